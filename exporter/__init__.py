@@ -1,0 +1,1 @@
+"""The build: from a module to a bundle, stage by stage."""

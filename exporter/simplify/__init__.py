@@ -1,0 +1,1 @@
+"""Graph rules, one a file, applied until nothing changes."""

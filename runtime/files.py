@@ -1,0 +1,147 @@
+"""Hashing and writing files so that a reader never meets half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Iterator
+
+from convexport.runtime.errors import InputError, StorageError
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` whole: synced beside it first, then renamed over it.
+
+    Raises:
+        StorageError: E0801, the disk is full or does not let us.
+    """
+    with storage_errors(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}-", dir=str(path.parent))
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink()
+            raise
+        sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def new_directory(final: Path) -> Iterator[Path]:
+    """A temporary directory beside ``final`` that becomes ``final`` when the block succeeds.
+
+    What stood at ``final`` is replaced. When the block fails, nothing of it stays.
+
+    Raises:
+        StorageError: E0801, the disk is full or does not let us.
+    """
+    with storage_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{final.name[:40]}-", dir=str(final.parent)))
+        try:
+            yield scratch
+            for path in scratch.rglob("*"):
+                _sync(path)
+            scratch.chmod(0o777 & ~_umask())
+            sync_directory(scratch)
+            _swap(scratch, final)
+            sync_directory(final.parent)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about writing ``path`` into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            "E0801",
+            f"cannot write: {error.strerror or error}",
+            where=str(error.filename or path),
+            hint="free some space, or choose a place that you may write to with -o",
+        ) from error
+
+
+def json_bytes(value: Any) -> bytes:
+    """The one way in which we write JSON: sorted, indented, no NaN, ends with a newline."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
+    """Read a JSON file of at most ``limit`` bytes, without NaN and without duplicate keys.
+
+    Raises:
+        InputError: E0302, it cannot be read or is not such JSON.
+    """
+    try:
+        if path.stat().st_size > limit:
+            raise ValueError(f"larger than {limit} bytes")
+        return json.loads(
+            path.read_bytes().decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_nan
+        )
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            "E0302", f"{path.name} is not readable JSON: {reason}", where=str(path)
+        ) from error
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(str(path), os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _swap(scratch: Path, final: Path) -> None:
+    if not final.is_dir():
+        scratch.rename(final)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{final.name[:40]}-", dir=str(final.parent)))
+    final.rename(aside / "old")
+    scratch.rename(final)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _no_duplicates(pairs: Any) -> Any:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) != len(keys):
+        raise ValueError(f"a key occurs twice: {next(k for k in keys if keys.count(k) > 1)!r}")
+    return dict(pairs)
+
+
+def _no_nan(token: str) -> Any:
+    raise ValueError(f"{token} is not JSON")
