@@ -35,7 +35,9 @@ class TensorSpec:
         """
         _check_keys(cls, data)
         shape = data["shape"]
-        if not isinstance(shape, (list, tuple)) or not all(type(dim) in (int, str) for dim in shape):
+        if not isinstance(shape, (list, tuple)) or not all(
+            type(dim) in (int, str) for dim in shape
+        ):
             raise _bad_field(cls, "shape", shape)
         return cls(str(data["name"]), tuple(shape), str(data["dtype"]))
 
@@ -71,7 +73,9 @@ class Preprocess:
                 raise _bad_field(type(self), name, getattr(self, name), f"one of {known}")
         count = 1 if self.channels == "L" else 3
         if len(self.mean) != count or len(self.std) != count or not all(s > 0 for s in self.std):
-            raise _bad_field(type(self), "mean, std", (self.mean, self.std), f"{count} numbers each")
+            raise _bad_field(
+                type(self), "mean, std", (self.mean, self.std), f"{count} numbers each"
+            )
         if len(self.crop) != 2 or len(self.resize) not in (1, 2):
             raise _bad_field(type(self), "crop, resize", (self.crop, self.resize), "(h, w)")
         if min(self.crop + self.resize) < 1 or min(self.resize) < min(self.crop):

@@ -1,0 +1,143 @@
+"""ONNX Runtime behind the Runner protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, Mapping, Sequence, Tuple
+
+import numpy as np
+
+from convexport.runtime.errors import InputError, MachineError, UsageError
+from convexport.runtime.optional import require
+from convexport.runtime.specs import TensorSpec
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
+
+# Where the same file must give the same numbers: TF32 would cut FP32 products to 10 bits.
+_PROVIDER_OPTIONS: Dict[str, Dict[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+
+
+class OrtSession:
+    """A model loaded into ONNX Runtime on one provider, without silent fallback.
+
+    One session may be shared by threads: ``run`` keeps no state.
+
+    Args:
+        model: the ``.onnx`` file. It is loaded by path, so that external data stays confined
+            to the file's own directory.
+        provider: the execution provider that must run it.
+        threads: intra-op threads; 0 lets ONNX Runtime choose.
+        optimize: False runs the graph as written, node by node.
+        spin: whether idle threads spin between runs: faster alone, slower among others.
+
+    Raises:
+        MachineError: E0401 or E0402, ONNX Runtime or the provider is not there.
+        InputError: E0303, ONNX Runtime cannot load the file.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        provider: str = "CPUExecutionProvider",
+        threads: int = 0,
+        optimize: bool = True,
+        spin: bool = True,
+    ) -> None:
+        ort = require("onnxruntime", extra="cpu", purpose="running a model")
+        _require_provider(ort, provider)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+        if not optimize:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        providers = [(provider, _PROVIDER_OPTIONS.get(provider, {}))]
+        try:
+            self._session = ort.InferenceSession(str(model), options, providers=providers)
+        except Exception as error:  # ONNX Runtime raises classes of its own for each status
+            raise InputError(
+                "E0303",
+                "ONNX Runtime cannot load the model",
+                where=str(model),
+                why=str(error)[:500],
+            ) from error
+        if self._session.get_providers()[0] != provider:
+            raise _missing_provider(provider, self._session.get_providers())
+        self.runtime = f"onnxruntime {ort.__version__}"
+        self.provider = provider
+        self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
+        self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
+        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        """One forward pass.
+
+        Raises:
+            UsageError: E0201, a name, dtype or shape is not what the model takes.
+        """
+        for spec in self.inputs:
+            _check(spec, feed)
+        names = [spec.name for spec in self.outputs]
+        return dict(zip(names, self._session.run(names, dict(feed))))
+
+
+def providers() -> Tuple[str, ...]:
+    """The execution providers of the ONNX Runtime installed here.
+
+    Raises:
+        MachineError: E0401, ONNX Runtime is not there.
+    """
+    ort = require("onnxruntime", extra="cpu", purpose="listing providers")
+    return tuple(ort.get_available_providers())
+
+
+def _require_provider(ort: Any, provider: str) -> None:
+    available = ort.get_available_providers()
+    if provider not in available:
+        raise _missing_provider(provider, available)
+
+
+def _missing_provider(provider: str, available: Sequence[str]) -> MachineError:
+    return MachineError(
+        "E0402",
+        f"ONNX Runtime has no working {provider} here",
+        where=f"available: {', '.join(available)}",
+        why="running on another provider would give other numbers under this one's name",
+        hint="convexport doctor tells what this machine can run",
+    )
+
+
+def _spec(value: Any) -> TensorSpec:
+    # An unnamed free dimension comes as None; it is given the name of its place.
+    shape = tuple(
+        dim if isinstance(dim, (int, str)) else f"dim{axis}" for axis, dim in enumerate(value.shape)
+    )
+    return TensorSpec(value.name, shape, _DTYPES.get(value.type, value.type))
+
+
+def _check(spec: TensorSpec, feed: Mapping[str, np.ndarray]) -> None:
+    if spec.name not in feed:
+        raise UsageError(
+            "E0201", f"no input named {spec.name} was given", where=f"given: {sorted(feed)}"
+        )
+    array = np.asarray(feed[spec.name])
+    fits = len(array.shape) == len(spec.shape) and all(
+        isinstance(want, str) or want == have for want, have in zip(spec.shape, array.shape)
+    )
+    if not fits or str(array.dtype) != spec.dtype or 0 in array.shape:
+        shape = "x".join(str(dim) for dim in array.shape)
+        raise UsageError(
+            "E0201",
+            "the input does not fit the model",
+            where=f"expected {spec}, given {array.dtype} {shape}",
+        )
