@@ -53,8 +53,7 @@ class OrtSession:
         optimize: bool = True,
         spin: bool = True,
     ) -> None:
-        ort = require("onnxruntime", extra="cpu", purpose="running a model")
-        _require_provider(ort, provider)
+        ort = require_provider(provider)
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
@@ -101,10 +100,17 @@ def providers() -> Tuple[str, ...]:
     return tuple(ort.get_available_providers())
 
 
-def _require_provider(ort: Any, provider: str) -> None:
+def require_provider(provider: str) -> Any:
+    """ONNX Runtime's module, if it has that provider.
+
+    Raises:
+        MachineError: E0401 or E0402, ONNX Runtime or the provider is not there.
+    """
+    ort = require("onnxruntime", extra="cpu", purpose="running a model")
     available = ort.get_available_providers()
     if provider not in available:
         raise _missing_provider(provider, available)
+    return ort
 
 
 def _missing_provider(provider: str, available: Sequence[str]) -> MachineError:

@@ -1,0 +1,118 @@
+"""Load a bundle and run it: numpy in, numpy out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Iterable, List, Tuple, Union
+
+import numpy as np
+
+from convexport.runtime.bundle import (
+    Manifest,
+    read_golden,
+    read_labels,
+    read_manifest,
+    verify_files,
+)
+from convexport.runtime.errors import GateError, UnsupportedError
+from convexport.runtime.ort_session import OrtSession
+from convexport.runtime.preprocess import preprocess
+from convexport.runtime.specs import Runner
+
+Classified = List[Tuple[str, float]]
+
+
+class Engine:
+    """A loaded bundle. It keeps no state between calls, so threads may share it.
+
+    Attributes:
+        manifest: what the bundle says of itself.
+        labels: one a class.
+        runner: the session behind it.
+    """
+
+    def __init__(self, manifest: Manifest, labels: Tuple[str, ...], runner: Runner) -> None:
+        self.manifest = manifest
+        self.labels = labels
+        self.runner = runner
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        """Logits (N, classes) for a float32 batch as ``manifest.input`` says.
+
+        Raises:
+            UsageError: E0201, the shape or dtype is another.
+        """
+        output = self.runner.run({self.manifest.input.name: batch})
+        return output[self.manifest.output.name]
+
+    def classify(self, images: Iterable[Union[str, Path, bytes]], top: int = 5) -> List[Classified]:
+        """The most probable labels of each image, given as a path or as an encoded file's bytes.
+
+        Raises:
+            InputError: an image cannot be used.
+        """
+        return [self._classify(image, top) for image in images]
+
+    def _classify(self, image: Union[str, Path, bytes], top: int) -> Classified:
+        source = Path(image) if isinstance(image, str) else image
+        logits = self(preprocess(source, self.manifest.preprocess)[None])[0]
+        exponents = np.exp(logits - logits.max())
+        probabilities = exponents / exponents.sum()
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        return [(self.labels[index], float(probabilities[index])) for index in best]
+
+    def self_test(self, bundle: Path) -> float:
+        """Run the golden sample; how far the output is off, relative to its largest magnitude.
+
+        Raises:
+            GateError: E0500, farther than the manifest allows.
+        """
+        sample, expected = read_golden(bundle)
+        actual = self(sample)
+        error = float(np.abs(actual - expected).max() / np.abs(expected).max())
+        if not error <= self.manifest.golden_tolerance:
+            raise GateError(
+                "E0500",
+                f"the golden sample's output is off by {error:.2g} of its largest value",
+                where=str(bundle),
+                why=f"{self.manifest.golden_tolerance:g} is allowed: "
+                "this machine computes something else than the one that built the bundle",
+                hint="convexport verify BUNDLE; build again on a machine like this one",
+            )
+        return error
+
+
+def load(
+    bundle: Union[str, Path], *, threads: int = 0, self_test: bool = True, spin: bool = True
+) -> Engine:
+    """Load a bundle: hashes verified, runtime as the manifest says, golden sample run.
+
+    Args:
+        bundle: its directory.
+        threads: intra-op threads; 0 lets the runtime choose.
+        self_test: run the golden sample once.
+        spin: whether idle threads spin between runs.
+
+    Raises:
+        InputError: the bundle is incomplete or was changed.
+        MachineError: the runtime or its provider is not there.
+        UnsupportedError: E0600, the bundle is for a runtime that this version cannot load.
+        GateError: E0500, the golden sample's output is not what it was.
+    """
+    directory = Path(bundle)
+    manifest = read_manifest(directory)
+    verify_files(directory, manifest)
+    if manifest.runtime != "onnxruntime":
+        raise UnsupportedError(
+            "E0600",
+            f"the bundle is for the runtime {manifest.runtime!r}",
+            where=str(directory),
+            hint="this version loads onnxruntime",
+        )
+    session = OrtSession(
+        directory / manifest.model, provider=manifest.provider, threads=threads, spin=spin
+    )
+    engine = Engine(manifest, read_labels(directory, manifest), session)
+    if self_test:
+        engine.self_test(directory)
+    return engine
