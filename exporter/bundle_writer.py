@@ -1,0 +1,205 @@
+"""From stage results to a bundle: complete only with its manifest, and there only when complete."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import convexport
+from convexport.exporter.options import Precision
+from convexport.exporter.sources import Source
+from convexport.exporter.stages import CALIBRATION
+from convexport.exporter.targets import Target
+from convexport.runtime.batches import run_in_batches
+from convexport.runtime.bundle import (
+    LABELS,
+    MANIFEST,
+    SAMPLE_EXPECTED,
+    SAMPLE_INPUT,
+    SCHEMA_VERSION,
+    Manifest,
+    read_manifest,
+    verify_files,
+)
+from convexport.runtime.errors import ConvexportError, InputError, UsageError
+from convexport.runtime.files import json_bytes, new_directory, sha256_of
+from convexport.runtime.ort_session import OrtSession
+
+MODEL = "model.onnx"
+REFERENCE = "reference.onnx"
+REPORT = "report.json"
+
+# How far a golden sample's output may be off on another machine. FP32 kernels differ in the order
+# of their sums; INT8 ones round to whole steps, and one step early on spreads.
+GOLDEN_TOLERANCE: Mapping[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 2e-2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a bundle is made of.
+
+    Attributes:
+        model: what the runtime loads.
+        reference: the simplified FP32 ONNX.
+        calibration: ``calibration.json``, where there was a calibration.
+        sample: one input, float32 C×H×W.
+        facts: goes into the manifest as it is.
+        report: figures that were measured; not hashed, as no two runs measure the same.
+        build_key: the hash of everything that was asked for.
+    """
+
+    model: Path
+    reference: Path
+    calibration: Path | None
+    sample: np.ndarray
+    facts: Mapping[str, Any]
+    report: Mapping[str, Any]
+    build_key: str
+
+
+def existing_bundle(output: Path, build_key: str, *, force: bool) -> Manifest | None:
+    """The bundle that stands at ``output`` if it is just what was asked for, and intact.
+
+    Raises:
+        UsageError: E0283, something else stands there, and may not be replaced.
+    """
+    if not output.exists() and not output.is_symlink():
+        return None
+    manifest, state = _look_at(output)
+    if manifest is not None and state == "intact" and manifest.data["build_key"] == build_key:
+        return manifest
+    if manifest is None and not (output.is_dir() and not any(output.iterdir())):
+        raise UsageError(
+            "E0283",
+            f"{output.name} exists and is not a bundle",
+            where=str(output),
+            why="nothing but a bundle is ever replaced",
+            hint="choose another place with -o",
+        )
+    if manifest is not None and not force:
+        what = "was built from other inputs" if state == "intact" else f"is damaged: {state}"
+        raise UsageError(
+            "E0283",
+            f"{output.name} exists and {what}",
+            where=str(output),
+            hint="--force replaces it; -o DIR writes elsewhere",
+        )
+    return None
+
+
+def write_bundle(
+    output: Path, parts: Parts, source: Source, target: Target, precision: Precision
+) -> Manifest:
+    """Write the bundle beside its final place, then put it there.
+
+    Raises:
+        StorageError: E0801, the disk is full or does not let us.
+        InputError: E0307, the labels do not fit the classes.
+    """
+    with new_directory(output) as scratch:
+        shutil.copyfile(parts.model, scratch / MODEL)
+        shutil.copyfile(parts.reference, scratch / REFERENCE)
+        if parts.calibration is not None:
+            shutil.copyfile(parts.calibration, scratch / CALIBRATION)
+        session = OrtSession(scratch / MODEL, provider=target.provider)
+        _write_labels(scratch, source, int(session.outputs[0].shape[-1]))
+        _write_golden(scratch, parts.sample, session)
+        data = _manifest(parts, source, target, precision, session)
+        (scratch / "README.md").write_text(_readme(data), encoding="utf-8")
+        data["files"] = {
+            path.relative_to(scratch).as_posix(): sha256_of(path)
+            for path in sorted(scratch.rglob("*"))
+            if path.is_file()
+        }
+        (scratch / REPORT).write_bytes(json_bytes(parts.report))
+        (scratch / MANIFEST).write_bytes(json_bytes(data))
+    return read_manifest(output)
+
+
+def _look_at(output: Path) -> tuple[Manifest | None, str]:
+    if output.is_symlink() or not output.is_dir():
+        return None, "not a directory"
+    try:
+        manifest = read_manifest(output)
+    except ConvexportError:
+        return None, "not a bundle"
+    try:
+        verify_files(output, manifest)
+    except InputError as error:
+        return manifest, error.what
+    return manifest, "intact"
+
+
+def _write_labels(scratch: Path, source: Source, classes: int) -> None:
+    if not source.labels:
+        return
+    if len(source.labels) != classes:
+        raise InputError(
+            "E0307",
+            f"{len(source.labels)} labels for {classes} classes",
+            where="--labels",
+            hint="give one label a line, in the order of the classes",
+        )
+    (scratch / LABELS).write_text("\n".join(source.labels) + "\n", encoding="utf-8")
+
+
+def _write_golden(scratch: Path, sample: np.ndarray, session: OrtSession) -> None:
+    batch = session.inputs[0].shape[0]
+    inputs = np.repeat(sample[None], batch if isinstance(batch, int) else 1, axis=0)
+    (scratch / SAMPLE_INPUT).parent.mkdir()
+    np.save(scratch / SAMPLE_INPUT, inputs)
+    np.save(scratch / SAMPLE_EXPECTED, run_in_batches(session, inputs))
+
+
+def _manifest(
+    parts: Parts, source: Source, target: Target, precision: Precision, session: OrtSession
+) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "convexport": convexport.__version__,
+        "build_key": parts.build_key,
+        "name": source.name,
+        "source": source.kind,
+        "precision": precision,
+        "target": target.name,
+        "runtime": target.runtime,
+        "provider": target.provider,
+        "model": MODEL,
+        "reference": REFERENCE,
+        "input": asdict(session.inputs[0]),
+        "output": asdict(session.outputs[0]),
+        "preprocess": source.preprocess.to_dict(),
+        "weights": dict(source.weights),
+        "notes": list(source.notes),
+        "golden_tolerance": GOLDEN_TOLERANCE[precision],
+        **parts.facts,
+    }
+
+
+def _readme(data: Mapping[str, Any]) -> str:
+    weights, shape = data["weights"], "x".join(map(str, data["input"]["shape"]))
+    warning = (
+        "**Its weights are random: it was never trained, and its answers mean nothing.**\n\n"
+        if weights["kind"] == "random"
+        else ""
+    )
+    return (
+        f"# {data['name']}, {data['precision']}, for {data['target']}\n\n"
+        f"{warning}"
+        f"Weights: {weights['kind']} ({weights['source']}). Written by convexport "
+        f"{data['convexport']}.\n\n"
+        "```python\n"
+        "import convexport\n\n"
+        'engine = convexport.load("path/to/this/directory")\n'
+        f"logits = engine(batch)                # float32 {shape}\n"
+        'top5 = engine.classify(["image.jpg"])\n'
+        "```\n\n"
+        "`manifest.json` holds the hash of every file, the preprocess and the parity with the\n"
+        "reference; `report.json` holds what was measured, and where. `convexport verify` and\n"
+        "`convexport bench` measure again, on the machine where you stand.\n"
+    )

@@ -1,0 +1,207 @@
+"""The commands: parse, call one function of a room, print what it returns."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from convexport.runtime.errors import UsageError
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print data alone, as JSON.")
+BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
+
+
+class Shape(click.ParamType):
+    """``3x224x224`` → (3, 224, 224)."""
+
+    name = "CxHxW"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int, int]:
+        """The three numbers, all above zero."""
+        try:
+            channels, height, width = (int(part) for part in str(value).lower().split("x"))
+        except ValueError:
+            self.fail(f"{value!r} is not of the form 3x224x224")
+        return channels, height, width
+
+
+@click.command("list")
+@click.option("--family", help="Only this family.")
+@JSON
+def list_(family: str | None, as_json: bool) -> None:
+    """The zoo: parameters, MACs, input, year, and weights that exist."""
+    from convexport.exporter import zoo
+
+    rows = zoo.listing(family)
+    _print(as_json, rows, lambda: zoo.listing_table(rows))
+
+
+@click.command()
+@click.argument("name")
+@JSON
+def show(name: str, as_json: bool) -> None:
+    """One net: facts, paper, weights and its layer table."""
+    from convexport.exporter import zoo
+
+    facts = zoo.description(name)
+    _print(as_json, facts, lambda: zoo.description_table(facts))
+
+
+@click.command()
+@click.argument("model")
+@click.option("--fp32", "precision", flag_value="fp32", help="32-bit floats (the default).")
+@click.option("--fp16", "precision", flag_value="fp16", help="16-bit floats.")
+@click.option("--int8", "precision", flag_value="int8", help="8-bit integers, calibrated.")
+@click.option("--target", default="cpu", show_default=True, help="Where it will run.")
+@click.option("--weights", help="pretrained, digits, random[:SEED], or a checkpoint's path.")
+@click.option("--calib", type=click.Path(path_type=Path), help="Directory of calibration images.")
+@click.option("--calib-images", type=int, default=128, show_default=True, help="At most so many.")
+@click.option("--method", default="percentile", show_default=True, help="percentile or minmax.")
+@click.option("--percentile", type=float, default=99.999, show_default=True)
+@click.option("--classes", type=int, help="Number of classes, where it is not the net's own.")
+@click.option("--input-shape", type=Shape(), help="One image, for a module of your own.")
+@click.option("--preprocess", type=click.Path(path_type=Path), help="JSON, for a net of your own.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Text file, one label a line.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's directory.")
+@click.option("--force", is_flag=True, help="Replace the bundle that stands there.")
+@click.option("--offline", is_flag=True, help="Open no connection.")
+@click.option("--bench-seconds", type=float, default=10.0, show_default=True, help="0: no latency.")
+@click.option("--lock-timeout", type=float, default=600.0, show_default=True)
+@click.option("--cache-dir", type=click.Path(path_type=Path), help="Where stage results are kept.")
+@JSON
+def build(model: str, as_json: bool, **arguments: Any) -> None:
+    """Build a bundle: MODEL is a name of `convexport list`, package.module:factory of your own
+    nn.Module, an .onnx file or a .pt2 program."""
+    from convexport.exporter import summary
+    from convexport.exporter.console import ConsoleEvents
+    from convexport.exporter.pipeline import build as build_bundle
+
+    events = ConsoleEvents()
+    try:
+        result = build_bundle(model, _build_options(**arguments), events=events)
+    finally:
+        events.close()
+    _print(as_json, summary.as_json(result), lambda: summary.as_text(result))
+
+
+@click.command()
+@BUNDLE
+@click.option("--data", help="A directory of images, a folder a class; or digits.")
+@JSON
+def verify(bundle: Path, data: str | None, as_json: bool) -> None:
+    """Check a bundle on this machine: hashes, golden sample, parity; accuracy with --data."""
+    from convexport.benchmarks.verify import verify as verify_bundle
+    from convexport.calibration.digits import digits
+    from convexport.calibration.images import folder
+    from convexport.exporter import summary
+
+    images = digits("test") if data == "digits" else data and folder(Path(data))
+    result = verify_bundle(bundle, images or None)
+    _print(as_json, result.to_dict(), lambda: summary.verification_text(result))
+
+
+@click.command()
+@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--against", type=click.Path(path_type=Path), help="Baseline: a bundle or .onnx file."
+)
+@click.option("--seconds", type=float, default=10.0, show_default=True, help="For each model.")
+@click.option("--processes", type=int, default=5, show_default=True, help="Fresh processes.")
+@click.option("--batch", type=int, default=1, show_default=True)
+@click.option("--threads", type=int, help="Default: as many as there are cores.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the order and the noise.")
+@JSON
+def bench(
+    bundles: tuple[Path, ...], against: Path | None, threads: int | None, as_json: bool, **rest: Any
+) -> None:
+    """Latency of bundles on this machine, interleaved with a baseline in fresh processes.
+
+    The baseline is --against, or else the first bundle's own FP32 reference."""
+    from convexport.benchmarks.compare_bundles import compare_bundles
+    from convexport.benchmarks.latency import LatencyOptions
+    from convexport.exporter import summary
+    from convexport.exporter.console import ConsoleEvents
+
+    options = LatencyOptions(
+        duration_s=rest.pop("seconds"), **rest, **({} if threads is None else {"threads": threads})
+    )
+    events = ConsoleEvents()
+    events.start("bench")
+    try:
+        result = compare_bundles(bundles, against, options, report=events.detail)
+    finally:
+        events.close()
+    _print(as_json, result.to_dict(), lambda: summary.comparison_text(result))
+
+
+@click.command()
+@BUNDLE
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True)
+@JSON
+def run(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool) -> None:
+    """Classify images."""
+    from convexport.exporter import summary
+    from convexport.runtime.engine import load
+
+    engine = load(bundle)
+    rows = [
+        {"image": str(image), "top": [{"label": label, "probability": p} for label, p in answer]}
+        for image, answer in zip(images, engine.classify(images, top), strict=True)
+    ]
+    _print(as_json, rows, lambda: summary.answers_text(rows, engine.manifest))
+
+
+@click.command("inspect")
+@click.argument("path", type=click.Path(path_type=Path))
+@JSON
+def inspect(path: Path, as_json: bool) -> None:
+    """What is inside a bundle or an ONNX file."""
+    from convexport.exporter import inspection
+
+    facts = inspection.inspect(path)
+    _print(as_json, facts, lambda: inspection.as_text(facts))
+
+
+@click.command()
+@click.option("--cache-dir", type=click.Path(path_type=Path), help="The cache to look at.")
+@JSON
+def doctor(cache_dir: Path | None, as_json: bool) -> None:
+    """What this machine can do, what is missing, and the exact fix."""
+    from convexport.exporter import doctor as room
+
+    findings = room.examine(cache_dir)
+    _print(as_json, [each.to_dict() for each in findings], lambda: room.as_text(findings))
+    if room.failed(findings):
+        sys.exit(4)
+
+
+def _build_options(
+    *, method: str, percentile: float, precision: str | None, cache_dir: Path | None, **rest: Any
+) -> Any:
+    from convexport.calibration.thresholds import Method
+    from convexport.exporter.options import BuildOptions
+
+    if rest["calib"] is not None and precision != "int8":
+        raise UsageError("E0284", "--calib is for --int8", hint="add --int8, or leave --calib out")
+    if cache_dir is not None:
+        rest["cache_dir"] = cache_dir
+    return BuildOptions(
+        precision=precision or "fp32",  # type: ignore[arg-type]  # one of click's flag values
+        method=Method(name=method, percentile=percentile),
+        **rest,
+    )
+
+
+def _print(as_json: bool, data: Any, text: Any) -> None:
+    """Data as JSON, or whatever ``text()`` gives to a person."""
+    if as_json:
+        click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    from convexport.exporter.console import console
+
+    console().print(text())

@@ -1,0 +1,127 @@
+"""What a person sees: a build's progress on stderr, and tables on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from convexport.cli import printable
+from convexport.exporter.cache import StageResult
+from convexport.exporter.events import Events
+
+# 80 columns where the output is no terminal: wide enough for our tables, narrow enough to mail.
+_PLAIN_WIDTH = 100
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that obeys NO_COLOR and is plain when it is no terminal."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PLAIN_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False)
+
+
+class ConsoleEvents(Events):
+    """Shows a build: one line a stage, a bar while images go through, notes as they come."""
+
+    def __init__(self) -> None:
+        self._console = console(stderr=True)
+        self._stage = ""
+        self._bar: Progress | None = None
+        self._status: Status | None = None
+
+    def start(self, stage: str) -> None:
+        """Remember its name for the bar."""
+        self._stage = stage
+
+    def advance(self, done: int, total: int) -> None:
+        """Move the bar, on a terminal only."""
+        if not self._console.is_terminal:
+            return
+        if self._bar is None:
+            columns = (TextColumn("  {task.description:<10}"), BarColumn(), MofNCompleteColumn())
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._bar.add_task(self._stage, total=total)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=done)
+
+    def detail(self, text: str) -> None:
+        """Name what is being done beside the stage, on a terminal only."""
+        if self._console.is_terminal:
+            if self._status is None:
+                self._status = self._console.status("")
+                self._status.start()
+            self._status.update(f"{self._stage}: {escape(printable(text))}")
+
+    def finish(self, result: StageResult) -> None:
+        """One line: what was done, how long it took, what it found."""
+        self.close()
+        seconds = "cached" if result.cached else f"{result.seconds:.1f} s"
+        line = Text(f"  {result.name:<10}{seconds:>8}   ")
+        line.append(printable(stage_line(result.name, result.facts)), style="dim")
+        self._console.print(line)
+
+    def note(self, text: str) -> None:
+        """A line that stands out."""
+        self.close()
+        self._console.print(f"[yellow]  note:[/] {escape(printable(text))}")
+
+    def close(self) -> None:
+        """Take the bar and the status line away."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> Table:
+    """A table whose first column is text and whose others align to the right."""
+    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for row in rows:
+        made.add_row(*(Text(printable(cell)) for cell in row))
+    return made
+
+
+def stage_line(name: str, facts: Mapping[str, Any]) -> str:
+    """What a stage found, in one line."""
+    if name == "reference":
+        return f"{facts['parity']['images']} images through {facts['reference']}"
+    if name in ("export", "simplify"):
+        worst = max(facts["parity"]["max_rel"].values())
+        return f"{facts['nodes']} nodes, opset {facts['opset']}, parity {worst:.1e}"
+    if name == "calibrate":
+        return f"{len(facts['ranges'])} tensors from {facts['images']} images"
+    if name == "quantize":
+        parity = facts["parity"]
+        top1 = parity["top1"]
+        return (
+            f"{facts['counts'].get('int8', 0)} nodes in INT8, {parity['sqnr_db']:.1f} dB, "
+            f"top-1 agreement {top1['k']}/{top1['n']}"
+        )
+    if name == "accuracy":
+        before, after = facts["reference"], facts["actual"]
+        return f"top-1 {before['k']}/{before['n']} → {after['k']}/{after['n']}"
+    if name == "latency":
+        return ", ".join(_latency(row) for row in facts["subjects"])
+    return ""
+
+
+def _latency(row: Mapping[str, Any]) -> str:
+    return f"{row['label']} p50 {milliseconds(row['percentiles_ms']['p50'])}"
+
+
+def milliseconds(percentile: Mapping[str, Any]) -> str:
+    """A percentile with its unit, or why there is none."""
+    value = percentile["value"]
+    return str(percentile["note"]) if value is None else f"{value:.3g} ms"

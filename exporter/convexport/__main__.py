@@ -1,0 +1,5 @@
+"""``python -m convexport`` is the command line."""
+
+from convexport.cli import main
+
+main()

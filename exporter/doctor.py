@@ -1,0 +1,162 @@
+"""``doctor``: what this machine can do, what is missing, and the exact fix."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from packaging.version import Version
+from rich.console import Group
+from rich.text import Text
+
+from convexport.exporter.console import table
+from convexport.exporter.options import default_cache
+from convexport.exporter.targets import TARGETS
+from convexport.runtime.errors import ConvexportError
+from convexport.runtime.ort_session import providers
+
+State = Literal["ok", "missing", "problem"]
+
+# Package -> (the least version without known holes, the extra that brings it, what needs it).
+_PACKAGES = {
+    "torch": ("2.10", "cpu", "building from PyTorch"),
+    "onnx": ("1.21", "cpu", "building"),
+    "onnxscript": ("0.6", "cpu", "exporting modules"),
+    "onnxsim": ("0.6", "cpu", "simplifying"),
+    "safetensors": ("0.5", "cpu", "loading checkpoints"),
+    "scikit-learn": ("1.4", "cpu", "the digits and the stand-in photographs"),
+    "tensorrt": ("8.5", "tensorrt", "TensorRT engines"),
+    "openvino": ("2024.4", "openvino", "Intel's runtime"),
+}
+_OPTIONAL = ("tensorrt", "openvino")
+_NEEDED_MB = 2000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at, and how to put it right."""
+
+    what: str
+    state: State
+    detail: str
+    fix: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def examine(cache_dir: Path | None = None) -> list[Finding]:
+    """Look at everything; nothing heavy is imported but ONNX Runtime."""
+    cache = cache_dir or default_cache()
+    return [
+        Finding("python", "ok", sys.version.split()[0]),
+        *_packages(),
+        *_onnxruntime(),
+        *_targets(),
+        _cache(cache),
+        _disk(cache),
+        _memory(),
+    ]
+
+
+def failed(findings: list[Finding]) -> bool:
+    """Whether anything stands in the way of the main job."""
+    return any(finding.state == "problem" for finding in findings)
+
+
+def as_text(findings: list[Finding]) -> Any:
+    """The findings for a terminal."""
+    marks = {"ok": "ok", "missing": "–", "problem": "!!"}
+    rows = [(each.what, marks[each.state], each.detail) for each in findings]
+    made = table(("", "", ""), rows)
+    made.columns[2].justify = "left"
+    fixes = [Text(f"{each.what}: {each.fix}") for each in findings if each.fix]
+    return Group(made, Text(""), *fixes) if fixes else made
+
+
+def _packages() -> Iterator[Finding]:
+    for name, (least, extra, purpose) in _PACKAGES.items():
+        version = _version(name)
+        fix = f"pip install 'convexport[{extra}]'"
+        if version is None:
+            state: State = "missing" if name in _OPTIONAL else "problem"
+            yield Finding(name, state, f"not installed; for {purpose}", fix)
+        elif Version(version) < Version(least):
+            yield Finding(name, "problem", f"{version}, older than {least}", f"{fix} --upgrade")
+        else:
+            yield Finding(name, "ok", version)
+
+
+def _onnxruntime() -> Iterator[Finding]:
+    cpu, gpu = _version("onnxruntime"), _version("onnxruntime-gpu")
+    if cpu and gpu:
+        yield Finding(
+            "onnxruntime",
+            "problem",
+            f"onnxruntime {cpu} and onnxruntime-gpu {gpu} overwrite each other's files",
+            "pip uninstall onnxruntime onnxruntime-gpu, then pip install the one you want",
+        )
+    elif not (cpu or gpu):
+        fix = "pip install 'convexport[cpu]' or 'convexport[gpu]'"
+        yield Finding("onnxruntime", "problem", "not installed; for running models", fix)
+    else:
+        yield Finding("onnxruntime", "ok", f"{cpu or gpu}{' (gpu)' if gpu else ''}")
+
+
+def _targets() -> Iterator[Finding]:
+    try:
+        available = providers()
+    except ConvexportError as error:
+        yield Finding("targets", "problem", error.what, error.hint)
+        return
+    for target in TARGETS.values():
+        if target.provider in available:
+            yield Finding(f"target {target.name}", "ok", ", ".join(target.precisions))
+        else:
+            fix = "pip install 'convexport[gpu]', with an NVIDIA driver, CUDA and cuDNN"
+            detail = f"ONNX Runtime has no {target.provider} here"
+            yield Finding(f"target {target.name}", "missing", detail, fix)
+
+
+def _cache(cache: Path) -> Finding:
+    if not cache.exists():
+        return Finding("cache", "ok", f"{cache} (empty)")
+    if cache.stat().st_mode & stat.S_IWOTH:
+        return Finding("cache", "problem", f"anybody may write to {cache}", f"chmod o-w {cache}")
+    size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
+    return Finding("cache", "ok", f"{cache} ({size / 1e6:.0f} MB; may be deleted at any time)")
+
+
+def _disk(cache: Path) -> Finding:
+    place = next(path for path in (cache, *cache.parents) if path.exists())
+    free = shutil.disk_usage(place).free / 1e6
+    return _enough("disk", free, f"{free:.0f} MB free at {place}", "free some space")
+
+
+def _memory() -> Finding:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return Finding("memory", "missing", "not known on this system")
+    free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 1e3
+    return _enough("memory", free, f"{free:.0f} MB available", "close other programs")
+
+
+def _enough(what: str, free: float, detail: str, fix: str) -> Finding:
+    if free < _NEEDED_MB:
+        return Finding(what, "problem", f"{detail}; a build wants {_NEEDED_MB} MB", fix)
+    return Finding(what, "ok", detail)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,110 @@
+"""A stranger's .onnx file: looked at before any library is trusted with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from convexport.runtime.errors import InputError, UnsupportedError
+from convexport.runtime.files import sha256_of
+from convexport.runtime.optional import require
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSETS = range(13, 24)
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read and check a model: whole, of known opset and domain, finite, confined to its folder.
+
+    Raises:
+        InputError: E0383, there is no such file; E0384, empty, cut, corrupt or no ONNX; E0385,
+            the weights are not finite.
+        UnsupportedError: E0681, an opset or an operator's domain that is not supported.
+    """
+    onnx = require("onnx", extra="cpu", purpose="reading an ONNX file")
+    _sniff(path)
+    try:
+        model: onnx.ModelProto = onnx.load(path)
+    except Exception as error:  # protobuf and onnx raise several classes that share no base
+        raise _unreadable(path, "is cut or corrupt", str(error)) from error
+    if not model.graph.node:
+        raise _unreadable(path, "holds no graph", "no operators")
+    _require_known(path, model)
+    try:
+        onnx.checker.check_model(str(path))
+    except Exception as error:
+        raise _unreadable(path, "is not valid ONNX", str(error)) from error
+    require_finite(model, str(path))
+    return model
+
+
+def require_finite(model: onnx.ModelProto, where: str) -> None:
+    """Refuse weights with NaN or infinity.
+
+    Raises:
+        InputError: E0385, with their names and counts.
+    """
+    numpy_helper = require("onnx.numpy_helper", extra="cpu", purpose="reading weights")
+    bad = {}
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+            bad[tensor.name] = int(array.size - finite.sum())
+    if bad:
+        named = ", ".join(f"{name} ({count})" for name, count in list(bad.items())[:5])
+        raise InputError(
+            "E0385",
+            f"{len(bad)} weights hold NaN or infinity",
+            where=f"{where}: {named}",
+            why="every output would be NaN, and runtimes say nothing",
+            hint="export again from a checkpoint that is finite",
+        )
+
+
+def _sniff(path: Path) -> None:
+    if not path.is_file():
+        raise InputError("E0383", "there is no such file", where=str(path))
+    with path.open("rb") as file:
+        head = file.read(512).lstrip().lower()
+    if not head:
+        raise _unreadable(path, "is an empty file", "onnx would take it for an empty model")
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise _unreadable(path, "is an HTML page, not ONNX", "a download went to a login page?")
+    if head.startswith(b"version https://git-lfs"):
+        raise _unreadable(path, "is a Git LFS pointer, not ONNX", "run git lfs pull")
+
+
+def _require_known(path: Path, model: onnx.ModelProto) -> None:
+    opset = next((entry.version for entry in model.opset_import if not entry.domain), None)
+    if opset is None or opset not in OPSETS:
+        raise UnsupportedError(
+            "E0681",
+            f"opset {opset} is not supported",
+            where=str(path),
+            why=f"supported are {OPSETS.start} to {OPSETS.stop - 1}",
+            hint="convert with onnx.version_converter, or export again",
+        )
+    foreign = sorted({f"{n.domain}::{n.op_type}" for n in model.graph.node if n.domain})
+    if foreign:
+        raise UnsupportedError(
+            "E0681",
+            f"operators outside the ONNX standard: {', '.join(foreign[:5])}",
+            where=str(path),
+            hint="export without custom operators",
+        )
+
+
+def _unreadable(path: Path, what: str, why: str) -> InputError:
+    size = path.stat().st_size
+    digest = sha256_of(path)[:16]
+    return InputError(
+        "E0384",
+        f"{path.name} {what}",
+        where=f"{path} ({size} bytes, sha256 {digest}…)",
+        why=why.strip()[:300],
+        hint="export or download it again",
+    )

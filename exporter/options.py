@@ -1,0 +1,79 @@
+"""What a build is asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+
+from convexport.calibration.thresholds import Method
+from convexport.runtime.errors import UsageError
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+def default_cache() -> Path:
+    """Where stage results and downloaded weights lie: the user's cache directory."""
+    return Path(platformdirs.user_cache_dir("convexport"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """A request, checked but never altered.
+
+    Attributes:
+        precision: of the weights and activations that allow it.
+        target: a name of ``exporter.targets``.
+        weights: ``pretrained``, ``digits``, ``random[:seed]`` or a checkpoint's path; None takes
+            pretrained weights where they can be had, and otherwise random ones, said loudly.
+        calib: directory of calibration images; None takes stand-ins.
+        calib_images: how many of them at most.
+        method: how thresholds are chosen.
+        classes: number of classes where it is not the net's own.
+        input_shape: C×H×W of one image, for a module of the user's own.
+        preprocess: a JSON file with the preprocess, for a net of the user's own.
+        labels: a text file, one label a line.
+        output: the bundle's directory; None makes a name in the current directory.
+        force: replace what stands there.
+        offline: open no connection.
+        bench_seconds: how long latency is measured; 0 leaves it not measured.
+        lock_timeout: seconds to wait for another build of the same.
+    """
+
+    precision: Precision = "fp32"
+    target: str = "cpu"
+    weights: str | None = None
+    calib: Path | None = None
+    calib_images: int = 128
+    method: Method = field(default_factory=Method)
+    classes: int | None = None
+    input_shape: tuple[int, int, int] | None = None
+    preprocess: Path | None = None
+    labels: Path | None = None
+    output: Path | None = None
+    force: bool = False
+    offline: bool = False
+    bench_seconds: float = 10.0
+    cache_dir: Path = field(default_factory=default_cache)
+    lock_timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        _positive("--calib-images", self.calib_images)
+        _positive("--classes", self.classes)
+        _positive("--lock-timeout", self.lock_timeout)
+        if not math.isfinite(self.bench_seconds) or self.bench_seconds < 0:
+            raise _senseless("--bench-seconds", self.bench_seconds)
+        for size in self.input_shape or ():
+            _positive("--input-shape", size)
+
+
+def _positive(name: str, value: float | None) -> None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise _senseless(name, value)
+
+
+def _senseless(name: str, value: float) -> UsageError:
+    return UsageError("E0281", f"{name} {value} makes no sense", hint="give a positive number")

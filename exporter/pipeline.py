@@ -1,0 +1,291 @@
+"""The build: the stages in order, cached, and nothing else."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convexport.exporter import stages
+from convexport.exporter.bundle_writer import Parts, existing_bundle, write_bundle
+from convexport.exporter.cache import StageCache, StageResult, stage_key
+from convexport.exporter.data import Images, choose_images
+from convexport.exporter.events import Events
+from convexport.exporter.measure import accuracy_stage, latency_stage, measuring_conditions
+from convexport.exporter.options import BuildOptions
+from convexport.exporter.sources import Source, find_source
+from convexport.exporter.targets import Target, find_target, require_precision
+from convexport.runtime.bundle import Manifest
+from convexport.runtime.ort_session import require_provider
+
+_TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxslim", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A bundle and how it came about.
+
+    Attributes:
+        bundle: its directory.
+        report: what was measured; empty where the bundle stood there already.
+        stages: in order; empty where the bundle stood there already.
+    """
+
+    bundle: Path
+    manifest: Manifest
+    report: Mapping[str, Any] = field(default_factory=dict)
+    stages: tuple[StageResult, ...] = ()
+
+
+def build(
+    model: str, options: BuildOptions | None = None, *, events: Events | None = None
+) -> BuildResult:
+    """Build a bundle for a model and a target.
+
+    Args:
+        model: a name of the zoo, ``package.module:factory``, an ``.onnx`` or a ``.pt2`` file.
+
+    Raises:
+        ConvexportError: its class says what kind of thing went wrong; nothing half-written stays.
+    """
+    options, events = options or BuildOptions(), events or Events()
+    target = find_target(options.target)
+    require_precision(target, options.precision)
+    require_provider(target.provider)
+    source = find_source(model, options, events.note)
+    images = choose_images(source, options)
+    for note in (*source.notes, *images.notes()):
+        events.note(note)
+    output = options.output or Path(f"{source.name}-{options.precision}-{target.name}")
+    key = stage_key("bundle", _request(source, images, target, options))
+    manifest = existing_bundle(output, key, force=options.force)
+    if manifest is not None:
+        return BuildResult(output, manifest)
+    cache = StageCache(options.cache_dir, options.lock_timeout, events.note)
+    return _Build(source, images, target, options, cache, events).run(output, key)
+
+
+@dataclass(frozen=True)
+class _Build:
+    """One build's inputs, so that each stage below can be read on its own."""
+
+    source: Source
+    images: Images
+    target: Target
+    options: BuildOptions
+    cache: StageCache
+    events: Events
+
+    def run(self, output: Path, key: str) -> BuildResult:
+        reference = self._reference()
+        exported = self._export(reference)
+        simplified = self._simplify(exported, reference)
+        done = [reference, exported, simplified]
+        model = simplified.directory / stages.SIMPLIFIED
+        if self.options.precision == "int8":
+            done += self._quantize(simplified, reference)
+            model = done[-1].directory / stages.QUANTIZED
+        done += self._measure(model, simplified.directory / stages.SIMPLIFIED, reference)
+        facts = {result.name: dict(result.facts) for result in done}
+        parts = Parts(
+            model=model,
+            reference=simplified.directory / stages.SIMPLIFIED,
+            calibration=_existing(model.parent / stages.CALIBRATION),
+            sample=np.load(reference.directory / "parity_inputs.npy", mmap_mode="r")[0],
+            facts=_manifest_facts(facts),
+            report=_report(facts, done, self.source),
+            build_key=key,
+        )
+        manifest = write_bundle(output, parts, self.source, self.target, self.options.precision)
+        return BuildResult(output, manifest, parts.report, tuple(done))
+
+    def _reference(self) -> StageResult:
+        inputs = {
+            "source": self.source.identity,
+            "sets": _fingerprints(self.images),
+            "preprocess": self.source.preprocess.to_dict(),
+            "torch": _version("torch"),
+        }
+        return self._stage(
+            "reference",
+            inputs,
+            lambda out: stages.reference_stage(self.source, self.images, out, self.events.advance),
+        )
+
+    def _export(self, reference: StageResult) -> StageResult:
+        metadata = {
+            "name": self.source.name,
+            "weights": str(self.source.weights["kind"]),
+            "weights_sha256": str(self.source.weights["sha256"]),
+            "preprocess": json.dumps(self.source.preprocess.to_dict(), sort_keys=True),
+        }
+        inputs = {
+            "source": self.source.identity,
+            "reference": reference.key,
+            "opset": self.target.opset,
+            "metadata": metadata,
+            "versions": _versions(),
+        }
+        return self._stage(
+            "export",
+            inputs,
+            lambda out: stages.export_stage(
+                self.source, self.target, reference.directory, metadata, out
+            ),
+        )
+
+    def _simplify(self, exported: StageResult, reference: StageResult) -> StageResult:
+        return self._stage(
+            "simplify",
+            {"from": exported.key},
+            lambda out: stages.simplify_stage(
+                exported.directory / stages.EXPORTED, reference.directory, out
+            ),
+        )
+
+    def _quantize(self, simplified: StageResult, reference: StageResult) -> list[StageResult]:
+        calibration, method = self.images.calibration, self.options.method
+        assert calibration is not None
+        model = simplified.directory / stages.SIMPLIFIED
+        ranges = self._stage(
+            "calibrate",
+            {
+                "from": simplified.key,
+                "images": calibration.fingerprint(),
+                "target": asdict(self.target),
+            },
+            lambda out: stages.calibrate_stage(
+                model,
+                calibration,
+                self.source.preprocess,
+                self.target,
+                out,
+                self.events.advance,
+            ),
+        )
+        quantized = self._stage(
+            "quantize",
+            {"from": ranges.key, "method": asdict(method)},
+            lambda out: stages.quantize_stage(
+                model,
+                ranges.directory / stages.RANGES,
+                reference.directory,
+                ranges.facts,
+                self.target,
+                method,
+                out,
+            ),
+        )
+        return [ranges, quantized]
+
+    def _measure(self, model: Path, fp32: Path, reference: StageResult) -> list[StageResult]:
+        done = []
+        if self.images.evaluation is not None:
+            done.append(
+                self._stage(
+                    "accuracy",
+                    {"model": model.parent.name, "reference": reference.key},
+                    lambda out: accuracy_stage(model, reference.directory),
+                )
+            )
+        if self.options.bench_seconds:
+            conditions = measuring_conditions(self.options.bench_seconds)
+            done.append(
+                self._stage(
+                    "latency",
+                    {"model": model.parent.name, "conditions": conditions},
+                    lambda out: latency_stage(
+                        model,
+                        fp32,
+                        reference.directory,
+                        self.target,
+                        self.options.bench_seconds,
+                        self.events.detail,
+                    ),
+                )
+            )
+        return done
+
+    def _stage(
+        self, name: str, inputs: Mapping[str, Any], produce: Callable[[Path], Mapping[str, Any]]
+    ) -> StageResult:
+        self.events.start(name)
+        result = self.cache.stage(name, inputs, produce)
+        self.events.finish(result)
+        return result
+
+
+def _request(
+    source: Source, images: Images, target: Target, options: BuildOptions
+) -> dict[str, Any]:
+    return {
+        "source": source.identity,
+        "labels": list(source.labels),
+        "preprocess": source.preprocess.to_dict(),
+        "sets": _fingerprints(images),
+        "target": asdict(target),
+        "precision": options.precision,
+        "method": asdict(options.method),
+        "bench": options.bench_seconds > 0,
+        "versions": _versions(),
+    }
+
+
+def _fingerprints(images: Images) -> dict[str, str]:
+    sets = {"calibration": images.calibration, "parity": images.parity}
+    return {name: each.fingerprint() for name, each in sets.items() if each is not None}
+
+
+def _versions() -> dict[str, str]:
+    return {tool: _version(tool) for tool in _TOOLS}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _manifest_facts(facts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """What is the same for the same inputs: everything but latency."""
+    quantized = facts.get("quantize", {})
+    calibration = {k: v for k, v in facts.get("calibrate", {}).items() if k != "ranges"}
+    parity = {
+        name: facts[name]["parity"] for name in ("export", "simplify", "quantize") if name in facts
+    }
+    return {
+        "graph": {key: facts["simplify"][key] for key in ("opset", "nodes", "operators")},
+        "layers": quantized.get("precisions", {}),
+        "calibration": calibration or None,
+        "parity": {"reference": facts["reference"], **parity},
+        "accuracy": facts.get("accuracy"),
+        "versions": _versions(),
+    }
+
+
+def _report(
+    facts: Mapping[str, dict[str, Any]], done: list[StageResult], source: Source
+) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "name": source.name,
+        "weights": dict(source.weights),
+        "notes": list(source.notes),
+        "parity": _manifest_facts(facts)["parity"],
+        "accuracy": facts.get("accuracy", "not measured"),
+        "latency": facts.get("latency", "not measured"),
+        "stages": [
+            {"name": each.name, "seconds": round(each.seconds, 3), "cached": each.cached}
+            for each in done
+        ],
+    }
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None

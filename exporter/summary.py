@@ -1,0 +1,152 @@
+"""What a person reads when a command has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from convexport.benchmarks.compare_bundles import Comparison
+from convexport.benchmarks.verify import Verification
+from convexport.exporter.console import milliseconds, table
+from convexport.exporter.pipeline import BuildResult
+from convexport.runtime.bundle import Manifest
+
+RANDOM = "RANDOM WEIGHTS: this net was never trained; its answers and its accuracy mean nothing"
+
+
+def as_json(result: BuildResult) -> dict[str, Any]:
+    """A build as data."""
+    return {
+        "bundle": str(result.bundle),
+        "unchanged": not result.stages,
+        "manifest": dict(result.manifest.data),
+        "report": dict(result.report),
+    }
+
+
+def as_text(result: BuildResult) -> Any:
+    """A build's figures and the three commands to run next."""
+    parts: list[Any] = []
+    if result.manifest.random_weights:
+        parts.append(Text(RANDOM, style="bold red"))
+    if result.report:
+        latency = result.report["latency"]
+        if latency == "not measured":
+            parts.append(Text("latency: not measured"))
+        else:
+            parts += list(_latency(latency))
+        parts += _fidelity(result.report)
+    else:
+        parts.append(Text("unchanged: the bundle stands there already, intact"))
+    total = sum(stage.seconds for stage in result.stages)
+    parts.append(Text(f"\n{result.bundle}  ({total:.1f} s)" if total else f"\n{result.bundle}"))
+    parts += [
+        Text(f"  convexport run {result.bundle} IMAGE...", style="dim"),
+        Text(f"  convexport bench {result.bundle}", style="dim"),
+        Text(f"  convexport verify {result.bundle} --data DIR", style="dim"),
+    ]
+    return Group(*parts)
+
+
+def comparison_text(result: Comparison) -> Any:
+    """A benchmark for a terminal."""
+    parity = (
+        Text(f"parity of {label}: {_parity(each.parity.to_dict())}")
+        for label, each in result.parity.items()
+    )
+    return Group(*_latency(result.latency.to_dict()), *parity)
+
+
+def verification_text(result: Verification) -> Any:
+    """A verification for a terminal."""
+    lines = [
+        f"{result.name}: hashes and golden sample agree (off by {result.golden_error:.1g})",
+        f"parity with the FP32 reference on {result.parity_set}: "
+        f"{_parity(result.parity.to_dict())}",
+    ]
+    if result.accuracy is None:
+        lines.append("accuracy: not measured (--data DIR with a folder a class)")
+    else:
+        lines.append(_accuracy(result.accuracy.to_dict(), f"{result.accuracy_set}"))
+    return Text("\n".join(lines))
+
+
+def answers_text(rows: Iterable[Mapping[str, Any]], manifest: Manifest) -> Any:
+    """Classified images for a terminal."""
+    parts: list[Any] = []
+    if manifest.random_weights:
+        parts.append(Text(RANDOM, style="bold red"))
+    for row in rows:
+        cells = ((each["label"], f"{each['probability']:.1%}") for each in row["top"])
+        parts.append(table((row["image"], ""), cells))
+    return Group(*parts)
+
+
+def _latency(latency: Mapping[str, Any]) -> Iterable[Any]:
+    conditions = latency["conditions"]
+    columns = ("model", "p50", "95 % interval", "p90", "p99", "images/s", "speed-up", "n")
+    yield table(columns, (_row(each) for each in latency["subjects"]))
+    host = conditions["host"]
+    runtime = latency["subjects"][0]["runtime"]
+    yield Text(
+        f"{latency['verdict']}: batch {conditions['batch']}, {conditions['threads']} threads, "
+        f"{conditions['processes']} processes, {runtime}, {host.get('cpu')}",
+        style="green" if latency["verdict"] == "VALID" else "yellow",
+    )
+    for reason in latency["reasons"]:
+        yield Text(f"  {reason}", style="yellow")
+
+
+def _row(subject: Mapping[str, Any]) -> tuple[Any, ...]:
+    percentiles = subject["percentiles_ms"]
+    p50, speedup = percentiles["p50"], subject["speedup"]
+    return (
+        subject["label"],
+        milliseconds(p50),
+        "" if p50["low"] is None else f"{p50['low']:.3g}–{p50['high']:.3g}",
+        milliseconds(percentiles["p90"]),
+        milliseconds(percentiles["p99"]),
+        "" if subject["throughput"] is None else f"{subject['throughput']:.1f}",
+        _speedup(speedup),
+        subject["n"],
+    )
+
+
+def _speedup(speedup: Mapping[str, Any] | None) -> str:
+    if speedup is None:
+        return "baseline"
+    if speedup["low"] is None:
+        return f"{speedup['value']:.2f}×"
+    return f"{speedup['value']:.2f}× ({speedup['low']:.2f}–{speedup['high']:.2f})"
+
+
+def _fidelity(report: Mapping[str, Any]) -> list[Any]:
+    parity = report["parity"]
+    worst = max(parity["simplify"]["max_rel"].values())
+    lines = [f"FP32 ONNX against {parity['reference']['reference']}: off by {worst:.1e} at most"]
+    if "quantize" in parity:
+        lines.append(f"INT8 against the same: {_parity(parity['quantize'])}")
+    if report["accuracy"] != "not measured":
+        lines.append(_accuracy(report["accuracy"], parity["reference"]["evaluation"]["set"]))
+    else:
+        lines.append("accuracy: not measured (no labelled images of the net's own task)")
+    return [Text(line) for line in lines]
+
+
+def _parity(parity: Mapping[str, Any]) -> str:
+    top1, noise = parity["top1"], parity["sqnr_db"]
+    signal = "no difference" if noise is None else f"{noise:.1f} dB"
+    return f"top-1 agreement {top1['k']}/{top1['n']}, signal to noise {signal}"
+
+
+def _accuracy(accuracy: Mapping[str, Any], images: str) -> str:
+    before, after = accuracy["reference"], accuracy["actual"]
+    text = (
+        f"top-1 on {images}: reference {before['share']:.2%}, "
+        f"this {after['share']:.2%}; drop {accuracy['drop_pp']:+.2f} points, "
+        f"95 % interval {accuracy['low_pp']:+.2f} to {accuracy['high_pp']:+.2f}"
+    )
+    return f"{text}\n{accuracy['hint']}" if accuracy["hint"] else text

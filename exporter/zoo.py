@@ -1,0 +1,132 @@
+"""``list`` and ``show``: what the zoo says of its nets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from convexport.architectures import registry
+from convexport.architectures.facts import layer_table
+from convexport.architectures.variant import Variant
+from convexport.exporter.console import table
+from convexport.runtime.errors import UsageError, did_you_mean
+
+Row = dict[str, Any]
+
+
+def listing(family: str | None) -> list[Row]:
+    """Every variant's facts, or those of one family.
+
+    Raises:
+        UsageError: E0285, there is no such family.
+    """
+    rows = [_facts(variant) for variant in registry.variants().values()]
+    families = list(dict.fromkeys(row["family"] for row in rows))
+    if family is not None and family not in families:
+        hint = did_you_mean(family, families, otherwise=f"one of {', '.join(families)}")
+        raise UsageError("E0285", f"there is no family {family!r}", hint=hint)
+    return [row for row in rows if family in (None, row["family"])]
+
+
+def listing_table(rows: list[Row]) -> Any:
+    """The rows for a terminal."""
+    columns = ("name", "year", "input", "classes", "params", "MACs", "weights")
+    cells = (
+        (
+            row["name"],
+            row["year"],
+            _shape(row["input"]),
+            row["classes"],
+            f"{row['params'] / 1e6:.2f} M",
+            _operations(row["macs"]),
+            ", ".join(row["weights"]),
+        )
+        for row in rows
+    )
+    return Group(table(columns, cells), Text("\nconvexport show NAME tells more.", style="dim"))
+
+
+def description(name: str) -> Row:
+    """One variant's facts with its layers.
+
+    Raises:
+        UsageError: E0220, there is no such variant.
+    """
+    variant = registry.find(name)
+    layers = layer_table(registry.create(name), variant.input)
+    return {
+        **_facts(variant),
+        "preprocess": variant.preprocess.to_dict(),
+        "published": [
+            {"name": each.name, "url": each.url, "top1": each.top1, "licence": each.licence}
+            for each in variant.published
+        ],
+        "layers": [
+            {
+                "path": layer.path,
+                "kind": layer.kind,
+                "output": list(layer.output),
+                "params": layer.params,
+                "macs": layer.macs,
+            }
+            for layer in layers
+        ],
+    }
+
+
+def description_table(facts: Row) -> Any:
+    """The facts for a terminal."""
+    head = [
+        f"{facts['name']}  {facts['title']}, {facts['year']}",
+        f"{facts['paper']}",
+        f"input {_shape(facts['input'])}, {facts['classes']} classes, "
+        f"{facts['params']:,} parameters, {facts['macs']:,} multiply-adds",
+    ]
+    if facts["notes"]:
+        head.append(f"note: {facts['notes']}")
+    head += [
+        f"weights {each['name']}: top-1 {each['top1']} % ({each['licence']}), {each['url']}"
+        for each in facts["published"]
+    ]
+    columns = ("layer", "kind", "output", "params", "MACs")
+    rows = (
+        (
+            layer["path"],
+            layer["kind"],
+            _shape(layer["output"]),
+            f"{layer['params']:,}",
+            f"{layer['macs']:,}",
+        )
+        for layer in facts["layers"]
+    )
+    return Group(Text("\n".join(head) + "\n"), table(columns, rows))
+
+
+def _facts(variant: Variant) -> Row:
+    return {
+        "name": variant.name,
+        "family": variant.family,
+        "year": variant.year,
+        "title": variant.title,
+        "paper": variant.url,
+        "input": list(variant.input),
+        "classes": variant.num_classes,
+        "params": variant.params,
+        "macs": variant.macs,
+        "notes": variant.notes,
+        "weights": [
+            *(["pretrained"] if variant.published else []),
+            *(["digits"] if variant.digits else []),
+            "random",
+        ],
+    }
+
+
+def _shape(shape: list[int]) -> str:
+    return "×".join(str(size) for size in shape)
+
+
+def _operations(macs: int) -> str:
+    return f"{macs / 1e9:.2f} G" if macs >= 1e9 else f"{macs / 1e6:.1f} M"
