@@ -175,7 +175,6 @@ def _manifest(
         "output": asdict(session.outputs[0]),
         "preprocess": source.preprocess.to_dict(),
         "weights": dict(source.weights),
-        "notes": list(source.notes),
         "golden_tolerance": GOLDEN_TOLERANCE[precision],
         **parts.facts,
     }

@@ -83,6 +83,8 @@ class _Build:
 
     def run(self, output: Path, key: str) -> BuildResult:
         reference = self._reference()
+        for note in reference.facts["notes"]:
+            self.events.note(note)
         exported = self._export(reference)
         simplified = self._simplify(exported, reference)
         done = [reference, exported, simplified]
@@ -92,13 +94,14 @@ class _Build:
             model = done[-1].directory / stages.QUANTIZED
         done += self._measure(model, simplified.directory / stages.SIMPLIFIED, reference)
         facts = {result.name: dict(result.facts) for result in done}
+        notes = [*self.source.notes, *self.images.notes(), *reference.facts["notes"]]
         parts = Parts(
             model=model,
             reference=simplified.directory / stages.SIMPLIFIED,
             calibration=_existing(model.parent / stages.CALIBRATION),
             sample=np.load(reference.directory / "parity_inputs.npy", mmap_mode="r")[0],
-            facts=_manifest_facts(facts),
-            report=_report(facts, done, self.source),
+            facts=_manifest_facts(facts, notes),
+            report=_report(facts, done, self.source, notes),
             build_key=key,
         )
         manifest = write_bundle(output, parts, self.source, self.target, self.options.precision)
@@ -252,7 +255,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _manifest_facts(facts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def _manifest_facts(facts: Mapping[str, dict[str, Any]], notes: list[str]) -> dict[str, Any]:
     """What is the same for the same inputs: everything but latency."""
     quantized = facts.get("quantize", {})
     calibration = {k: v for k, v in facts.get("calibrate", {}).items() if k != "ranges"}
@@ -264,20 +267,21 @@ def _manifest_facts(facts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         "layers": quantized.get("precisions", {}),
         "calibration": calibration or None,
         "parity": {"reference": facts["reference"], **parity},
+        "notes": notes,
         "accuracy": facts.get("accuracy"),
         "versions": _versions(),
     }
 
 
 def _report(
-    facts: Mapping[str, dict[str, Any]], done: list[StageResult], source: Source
+    facts: Mapping[str, dict[str, Any]], done: list[StageResult], source: Source, notes: list[str]
 ) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "name": source.name,
         "weights": dict(source.weights),
-        "notes": list(source.notes),
-        "parity": _manifest_facts(facts)["parity"],
+        "notes": notes,
+        "parity": _manifest_facts(facts, notes)["parity"],
         "accuracy": facts.get("accuracy", "not measured"),
         "latency": facts.get("latency", "not measured"),
         "stages": [

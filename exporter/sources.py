@@ -54,6 +54,7 @@ class Source:
         export: opset and metadata → ONNX.
         reference: float32 N×C×H×W → logits, in FP32 and eval mode.
         reference_name: what computes the reference.
+        load_notes: what had to be done to load the weights; loads them.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Source:
     export: Callable[[int, dict[str, str]], onnx.ModelProto]
     reference: Callable[[Batch], Batch]
     reference_name: str
+    load_notes: Callable[[], tuple[str, ...]] = lambda: ()
 
 
 def find_source(model: str, options: BuildOptions, report: Callable[[str], None]) -> Source:
@@ -87,6 +89,7 @@ def find_source(model: str, options: BuildOptions, report: Callable[[str], None]
 
 def _from_zoo(name: str, options: BuildOptions, report: Callable[[str], None]) -> Source:
     from convexport.architectures import registry, weights
+    from convexport.architectures.imagenet import labels_of
 
     variant = registry.find(name)
     for flag, value in (
@@ -104,6 +107,8 @@ def _from_zoo(name: str, options: BuildOptions, report: Callable[[str], None]) -
     )
     classes = options.classes or resolved.num_classes or variant.num_classes
     shape = resolved.input or variant.input
+    # The outputs of a net that was never trained are no classes of anything.
+    known = () if resolved.kind == "random" else labels_of(variant, classes)
     load = cache(
         lambda: weights.load_module(variant, resolved, num_classes=classes, in_channels=shape[0])
     )
@@ -112,7 +117,7 @@ def _from_zoo(name: str, options: BuildOptions, report: Callable[[str], None]) -
         kind="zoo",
         shape=shape,
         preprocess=resolved.preprocess or variant.preprocess,
-        labels=_labels(options, resolved.labels or registry.labels_of(variant, classes)),
+        labels=_labels(options, resolved.labels or known),
         weights={
             "kind": resolved.kind,
             "source": resolved.source,
@@ -122,6 +127,7 @@ def _from_zoo(name: str, options: BuildOptions, report: Callable[[str], None]) -
         identity={"zoo": name, "weights": resolved.sha256, "classes": classes},
         notes=resolved.notes,
         load=lambda: load()[0],
+        load_notes=lambda: load()[1],
     )
 
 

@@ -61,7 +61,7 @@ def reference_stage(source: Source, images: Images, directory: Path, progress: P
         np.save(directory / f"{name}_labels.npy", labels)
         np.save(directory / f"{name}_logits.npy", np.concatenate(logits))
         facts[name] = {"images": len(inputs), "set": each.description}
-    return {"reference": source.reference_name, **facts}
+    return {"reference": source.reference_name, "notes": list(source.load_notes()), **facts}
 
 
 def export_stage(
