@@ -1,0 +1,211 @@
+"""Sets of images: where they come from, in which order, and what is in them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from convexport.calibration.reader import ImageItem as ImageItem
+from convexport.calibration.reader import ImageReader, OnBad, fingerprint_of, positive
+from convexport.runtime.errors import InputError
+from convexport.runtime.image_files import SUFFIXES, read_image_file
+from convexport.runtime.specs import Preprocess
+
+Kind = Literal["folder", "photographs", "digits"]
+
+# What file managers and archivers leave behind.
+_CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images in a fixed order.
+
+    Attributes:
+        kind: where they come from.
+        description: one line for the user.
+        items: the images.
+        stand_in: True where they only stand in for the user's own images.
+        class_names: the names of the labels; empty where there are no labels.
+        passed_over: what lay beside the images and was not taken, as reason -> count.
+    """
+
+    kind: Kind
+    description: str
+    items: tuple[ImageItem, ...]
+    stand_in: bool = False
+    class_names: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def take(self, count: int) -> ImageSet:
+        """The first ``count`` images, or all where there are fewer.
+
+        Raises:
+            UsageError: E0240, the count is not positive.
+        """
+        return replace(self, items=self.items[: positive(count, "the number of images")])
+
+    def sample(self, count: int) -> ImageSet:
+        """``count`` images evenly spread over the set, or all; always the same ones.
+
+        Raises:
+            UsageError: E0240, the count is not positive.
+        """
+        count = min(positive(count, "the number of images"), len(self))
+        picked = (index * len(self) // count for index in range(count))
+        return replace(self, items=tuple(self.items[index] for index in picked))
+
+    def fingerprint(self) -> str:
+        """The SHA-256 over the images' content hashes in order, in hex.
+
+        Raises:
+            InputError: E0311 or E0309, a file cannot be read.
+        """
+        return fingerprint_of(item.sha256 for item in self.items)
+
+    def batches(
+        self, spec: Preprocess, size: int, *, on_bad: OnBad, max_bad_fraction: float = 0.01
+    ) -> ImageReader:
+        """A reader over the set; see there."""
+        return ImageReader(self.items, spec, size, on_bad=on_bad, max_bad_fraction=max_bad_fraction)
+
+    def arrays(self, spec: Preprocess) -> tuple[np.ndarray, np.ndarray]:
+        """Everything at once, for small sets: float32 NCHW, and int64 labels (-1: not known).
+
+        Raises:
+            InputError: as ``ImageReader`` does when it may not skip.
+        """
+        pixels = np.empty((len(self), *spec.shape), np.float32)
+        done = 0
+        for batch in self.batches(spec, 256, on_bad="fail"):
+            pixels[done : done + len(batch.array)] = batch.array
+            done += len(batch.array)
+        labels = [-1 if item.label is None else item.label for item in self.items]
+        return pixels, np.array(labels, np.int64)
+
+
+def folder(path: Path) -> ImageSet:
+    """All images below a directory, sorted by the bytes of their relative path.
+
+    A file is an image by its suffix; hidden files and the clutter of file managers are passed
+    over. Links to directories are followed, but no directory is entered twice. When every image
+    lies in a sub-directory and these are two or more, they are the classes, sorted by the bytes
+    of their names.
+
+    Raises:
+        InputError: E0340, the directory is missing, is none, or cannot be read; E0341, there is
+            no image in it.
+    """
+    passed_over: Counter[str] = Counter()
+    names = sorted(_image_names(path, passed_over), key=os.fsencode)
+    if not names:
+        raise _no_images(path, passed_over)
+    roots = {name.partition("/")[0] if "/" in name else "" for name in names}
+    classes = tuple(sorted(roots, key=os.fsencode)) if len(roots) > 1 and "" not in roots else ()
+    index = {name: label for label, name in enumerate(classes)}
+    root = path.absolute()
+    items = tuple(
+        ImageItem(name, partial(_read, root, name), index.get(name.partition("/")[0]))
+        for name in names
+    )
+    labels = f" in {len(classes)} classes" if classes else ", without labels"
+    return ImageSet(
+        kind="folder",
+        description=f"{len(items)} images from {path}{labels}",
+        items=items,
+        class_names=classes,
+        passed_over=dict(passed_over),
+    )
+
+
+def overlap(first: ImageSet, second: ImageSet) -> tuple[str, ...]:
+    """Names of images of the first set whose content is also in the second, in order.
+
+    Files that cannot be read have no content and are left out.
+    """
+    other = {digest for _, digest in _readable(second)}
+    return tuple(name for name, digest in _readable(first) if digest in other)
+
+
+def _readable(images: ImageSet) -> Iterator[tuple[str, str]]:
+    for item in images.items:
+        try:
+            yield item.name, item.sha256
+        except InputError:
+            continue
+
+
+def _image_names(root: Path, passed_over: Counter[str]) -> Iterator[str]:
+    """Relative paths of the images below, with slashes, in no particular order."""
+    waiting, entered = [""], set()
+    while waiting:
+        below = waiting.pop()
+        identity, entries = _directory(root / below)
+        if identity in entered:
+            passed_over["directory reached again through a link"] += 1
+            continue
+        entered.add(identity)
+        directories = []
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.lower() in _CLUTTER:
+                passed_over["hidden or clutter"] += 1
+            elif _is_directory(entry):
+                directories.append((entry.is_symlink(), f"{below}{entry.name}/"))
+            elif (suffix := Path(entry.name).suffix.lower()) in SUFFIXES:
+                yield below + entry.name
+            else:
+                passed_over[f"not an image: {_kind(suffix)}"] += 1
+        # Taken from the end: the directories themselves before links to others.
+        waiting.extend(name for _, name in sorted(directories, reverse=True))
+
+
+def _directory(path: Path) -> tuple[tuple[int, int], list[os.DirEntry[str]]]:
+    """What tells a directory from all others however it is reached, and what it holds."""
+    try:
+        status = path.stat()
+        with os.scandir(path) as entries:
+            return (status.st_dev, status.st_ino), list(entries)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "E0340",
+            f"cannot read the folder of images: {getattr(error, 'strerror', None) or error}",
+            where=str(path),
+            hint="give a directory with image files in it",
+        ) from error
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself is no directory
+        return False
+
+
+def _kind(suffix: str) -> str:
+    # Numbered suffixes would make a reason of their own each.
+    plain = suffix.isascii() and suffix[1:].isalnum() and not suffix[1:].isdigit()
+    return suffix if plain and len(suffix) <= 8 else "other or no suffix"
+
+
+def _read(root: Path, name: str) -> bytes:
+    return read_image_file(root / name, name=name)
+
+
+def _no_images(path: Path, passed_over: Mapping[str, int]) -> InputError:
+    found = ", ".join(f"{count} x {reason}" for reason, count in sorted(passed_over.items()))
+    return InputError(
+        "E0341",
+        "no image in this folder",
+        where=f"{path}; found: {found or 'nothing'}",
+        hint=f"images are files that end with {' '.join(sorted(SUFFIXES))}",
+    )
