@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from convexport.exporter.onnx_file import read_onnx
 from convexport.exporter.options import BuildOptions
 from convexport.exporter.to_onnx import onnx_from_module
+from convexport.runtime.batches import run_in_batches
 from convexport.runtime.errors import InputError, UsageError
 from convexport.runtime.files import read_json, sha256_of
 from convexport.runtime.optional import require
@@ -165,9 +166,7 @@ def _from_onnx(path: Path, options: BuildOptions) -> Source:
     session = cache(lambda: OrtSession(path, optimize=False))
 
     def reference(batch: Batch) -> Batch:
-        runner = session()
-        outputs = runner.run({runner.inputs[0].name: batch})
-        return outputs[runner.outputs[0].name]
+        return run_in_batches(session(), batch)
 
     def export(opset: int, metadata: dict[str, str]) -> onnx.ModelProto:
         for key, value in metadata.items():

@@ -23,7 +23,7 @@ from convexport.exporter.onnx_file import require_finite
 from convexport.exporter.simplify import simplify
 from convexport.exporter.sources import Source
 from convexport.exporter.targets import Target
-from convexport.runtime.batches import fixed_batch, run_in_batches
+from convexport.runtime.batches import filled, fixed_batch, run_in_batches
 from convexport.runtime.files import json_bytes
 from convexport.runtime.ort_session import OrtSession
 from convexport.runtime.specs import Preprocess
@@ -101,7 +101,8 @@ def calibrate_stage(
     model = ir.load(simplified)
     tensors = _scale_tensors(model.graph, _placement(target))
     runner = _observed(model, tensors, directory)
-    reader = images.batches(preprocess, _batch_size(preprocess), on_bad="skip")
+    fixed = fixed_batch(runner)
+    reader = images.batches(preprocess, fixed or _batch_size(preprocess), on_bad="skip")
     done = 0
 
     def advance(count: int) -> None:
@@ -109,7 +110,8 @@ def calibrate_stage(
         done += count
         progress(done, len(images))
 
-    ranges = collect(runner, (batch.array for batch in reader), tensors, progress=advance)
+    batches = (filled(batch.array, fixed) for batch in reader)
+    ranges = collect(runner, batches, tensors, progress=advance)
     _save_ranges(directory / RANGES, ranges)
     report = reader.report()
     return {

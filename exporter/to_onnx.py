@@ -62,6 +62,7 @@ def onnx_from_module(
                 dynamic_shapes=({0: batch},),
                 opset_version=opset,
                 verbose=False,
+                optimize=False,
             )
     except Exception as error:  # the exporter wraps whatever the module raised
         raise InputError(
@@ -73,9 +74,32 @@ def onnx_from_module(
         ) from error
     model: ir.Model = program.model
     _require_free_batch(model)
+    fold(model)
     canonicalize(model)
     model.metadata_props.update({f"convexport.{key}": value for key, value in metadata.items()})
     return model
+
+
+def fold(model: ir.Model) -> None:
+    """Compute what is constant, fold every BatchNorm into its Conv or Gemm, drop what is unused.
+
+    These few passes do what the exporter's own optimizer does to a convnet; that one tries all
+    its patterns on every node, which takes minutes for a net of a thousand layers.
+    """
+    optimizer = require("onnxscript.optimizer", extra="cpu", purpose="exporting a module")
+    rewriter = require("onnxscript.rewriter", extra="cpu", purpose="exporting a module")
+    rules = require("onnxscript.rewriter.rules.common", extra="cpu", purpose="exporting a module")
+    passes = require("onnx_ir.passes.common", extra="cpu", purpose="exporting a module")
+    batchnorm = (
+        rules.fuse_batchnorm_into_conv_rule,
+        rules.fuse_batchnorm_into_conv_transpose_rule,
+        rules.fuse_batchnorm_into_gemm_rule,
+    )
+    passes.InlinePass()(model)
+    optimizer.fold_constants(model)
+    rewriter.rewrite(model, batchnorm)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
+    passes.RemoveUnusedNodesPass()(model)
 
 
 def canonicalize(model: ir.Model) -> None:
@@ -97,10 +121,10 @@ def canonicalize(model: ir.Model) -> None:
             value.metadata_props.clear()
         node.metadata_props.clear()
         node.doc_string = None
-    for value in (*graph.inputs, *list(graph.initializers.values())):
+        _name_folded_bias(graph, node)
+    for value in (*graph.inputs, *graph.initializers.values()):
         value.metadata_props.clear()
         value.doc_string = None
-        _name_folded_bias(graph, value)
     graph.name = "main"
     graph.doc_string = model.doc_string = None
     graph.metadata_props.clear()
@@ -108,12 +132,16 @@ def canonicalize(model: ir.Model) -> None:
     model.producer_name, model.producer_version = "convexport", None
 
 
-def _name_folded_bias(graph: ir.Graph, value: ir.Value) -> None:
-    """Folding a BatchNorm makes ``conv1.weight_bias``; the module's own name for it is free."""
-    name = str(value.name)
-    bias = name.removesuffix(".weight_bias") + ".bias"
-    if name.endswith(".weight_bias") and bias not in graph.initializers:
-        value.name = bias
+def _name_folded_bias(graph: ir.Graph, node: ir.Node) -> None:
+    """A bias that folding made is called what the module would call its own."""
+    if len(node.inputs) < 3 or node.op_type not in ("Conv", "ConvTranspose", "Gemm"):
+        return
+    weight, bias = node.inputs[1:3]
+    if weight is None or bias is None or not (weight.is_initializer() and bias.is_initializer()):
+        return
+    name = str(weight.name).removesuffix(".weight") + ".bias"
+    if name not in graph.initializers:
+        bias.name = name
 
 
 def _module_path(node: ir.Node) -> str:

@@ -6,7 +6,6 @@ from typing import Optional
 
 import numpy as np
 
-from convexport.runtime.errors import UsageError
 from convexport.runtime.specs import Runner
 
 DEFAULT_BATCH = 8
@@ -18,19 +17,24 @@ def fixed_batch(runner: Runner) -> Optional[int]:
     return batch if isinstance(batch, int) else None
 
 
+def filled(batch: np.ndarray, size: Optional[int]) -> np.ndarray:
+    """The batch, made ``size`` long by repeating its last image; None leaves it as it is."""
+    if size is None or len(batch) == size:
+        return batch
+    return np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
+
+
 def run_in_batches(runner: Runner, inputs: np.ndarray) -> np.ndarray:
     """The first output for every image.
 
     Args:
-        runner: with one input.
-        inputs: float32 N×C×H×W; N a multiple of the batch where that is fixed.
-
-    Raises:
-        UsageError: E0202, the images do not fill whole batches.
+        runner: with one input. Where its batch is fixed, the last one is filled up, and what
+            that gives is left out.
+        inputs: float32 N×C×H×W.
     """
-    size = fixed_batch(runner) or DEFAULT_BATCH
-    if fixed_batch(runner) and len(inputs) % size:
-        raise UsageError("E0202", f"{len(inputs)} images do not fill batches of {size}")
+    fixed = fixed_batch(runner)
+    size = fixed or DEFAULT_BATCH
     name, output = runner.inputs[0].name, runner.outputs[0].name
     parts = (np.ascontiguousarray(inputs[i : i + size]) for i in range(0, len(inputs), size))
-    return np.concatenate([runner.run({name: part})[output] for part in parts])
+    logits = [runner.run({name: filled(part, fixed)})[output][: len(part)] for part in parts]
+    return np.concatenate(logits)
