@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import random
 from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from convexport.calibration.images import ImageItem, ImageSet
@@ -55,9 +57,14 @@ def photographs(split: Split, n: int) -> ImageSet:
 
 @cache
 def _photograph(name: str) -> Image.Image:
-    datasets = require("sklearn.datasets", extra="cpu", purpose="the stand-in photographs")
     pil = require("PIL.Image", extra="cpu", purpose="the stand-in photographs")
-    image: Image.Image = pil.fromarray(datasets.load_sample_image(name))
+    # Only its files are wanted: importing scikit-learn takes longer than decoding them.
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        require("sklearn", extra="cpu", purpose="the stand-in photographs")
+        raise AssertionError("sklearn was not found, and yet imported")
+    with pil.open(Path(package.origin).parent / "datasets" / "images" / name) as file:
+        image: Image.Image = file.convert("RGB")
     return image
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 import convexport
+from convexport.exporter.artifacts import CALIBRATION
 from convexport.exporter.options import Precision
 from convexport.exporter.sources import Source
-from convexport.exporter.stages import CALIBRATION
 from convexport.exporter.targets import Target
 from convexport.runtime.batches import run_in_batches
 from convexport.runtime.bundle import (
@@ -71,9 +71,10 @@ def existing_bundle(output: Path, build_key: str, *, force: bool) -> Manifest | 
     if not output.exists() and not output.is_symlink():
         return None
     manifest, state = _look_at(output)
-    if manifest is not None and state == "intact" and manifest.data["build_key"] == build_key:
+    if manifest is not None and state == "intact" and manifest.data.get("build_key") == build_key:
         return manifest
-    if manifest is None and not (output.is_dir() and not any(output.iterdir())):
+    empty = output.is_dir() and not output.is_symlink() and not any(output.iterdir())
+    if manifest is None and not empty:
         raise UsageError(
             "E0283",
             f"{output.name} exists and is not a bundle",

@@ -200,7 +200,7 @@ def _build_options(
 def _print(as_json: bool, data: Any, text: Any) -> None:
     """Data as JSON, or whatever ``text()`` gives to a person."""
     if as_json:
-        click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+        click.echo(json.dumps(data, indent=2, allow_nan=False))
         return
     from convexport.exporter.console import console
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -64,9 +64,9 @@ class ConsoleEvents(Events):
         """One line: what was done, how long it took, what it found."""
         self.close()
         seconds = "cached" if result.cached else f"{result.seconds:.1f} s"
-        line = Text(f"  {result.name:<10}{seconds:>8}   ")
-        line.append(printable(stage_line(result.name, result.facts)), style="dim")
-        self._console.print(line)
+        text = Text(f"  {result.name:<10}{seconds:>8}   ")
+        text.append_text(line(stage_line(result.name, result.facts), style="dim"))
+        self._console.print(text)
 
     def note(self, text: str) -> None:
         """A line that stands out."""
@@ -83,13 +83,19 @@ class ConsoleEvents(Events):
             self._bar = None
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> Table:
-    """A table whose first column is text and whose others align to the right."""
-    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+def line(text: Any, *, style: str = "") -> Text:
+    """Text as it is: no markup in it, and nothing that would steer the terminal."""
+    return Text(printable(text), style=style)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, texts: int = 1) -> Table:
+    """A table whose first ``texts`` columns are text and whose others are numbers."""
+    made = Table(box=None, pad_edge=False, show_header=any(columns))
     for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        justify: Literal["left", "right"] = "left" if index < texts else "right"
+        made.add_column(line(column), justify=justify, no_wrap=index == 0)
     for row in rows:
-        made.add_row(*(Text(printable(cell)) for cell in row))
+        made.add_row(*(line(cell) for cell in row))
     return made
 
 
@@ -122,6 +128,6 @@ def _latency(row: Mapping[str, Any]) -> str:
 
 
 def milliseconds(percentile: Mapping[str, Any]) -> str:
-    """A percentile with its unit, or why there is none."""
+    """A percentile with its unit; below its sample floor there is none."""
     value = percentile["value"]
-    return str(percentile["note"]) if value is None else f"{value:.3g} ms"
+    return "n too small" if value is None else f"{value:.3g} ms"

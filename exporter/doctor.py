@@ -13,9 +13,8 @@ from typing import Any, Literal
 
 from packaging.version import Version
 from rich.console import Group
-from rich.text import Text
 
-from convexport.exporter.console import table
+from convexport.exporter.console import line, table
 from convexport.exporter.options import default_cache
 from convexport.exporter.targets import TARGETS
 from convexport.runtime.errors import ConvexportError
@@ -75,10 +74,9 @@ def as_text(findings: list[Finding]) -> Any:
     """The findings for a terminal."""
     marks = {"ok": "ok", "missing": "–", "problem": "!!"}
     rows = [(each.what, marks[each.state], each.detail) for each in findings]
-    made = table(("", "", ""), rows)
-    made.columns[2].justify = "left"
-    fixes = [Text(f"{each.what}: {each.fix}") for each in findings if each.fix]
-    return Group(made, Text(""), *fixes) if fixes else made
+    made = table(("", "", ""), rows, texts=3)
+    fixes = [line(f"{each.what}: {each.fix}") for each in findings if each.fix]
+    return Group(made, line(""), *fixes) if fixes else made
 
 
 def _packages() -> Iterator[Finding]:

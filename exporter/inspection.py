@@ -29,7 +29,7 @@ def inspect(path: Path) -> dict[str, Any]:
 def as_text(facts: dict[str, Any]) -> Any:
     """The facts for a terminal."""
     rows = ((key, _short(value)) for key, value in facts.items() if key != "operators")
-    parts: list[Any] = [table(("", ""), rows)]
+    parts: list[Any] = [table(("", ""), rows, texts=2)]
     if facts["operators"]:
         parts += [Text(""), table(("operator", "nodes"), facts["operators"].items())]
     return Group(*parts)
@@ -75,7 +75,7 @@ def _onnx(path: Path) -> dict[str, Any]:
 
 def _tensor(value: Any) -> str:
     tensor = value.type.tensor_type
-    dims = (dim.dim_param or str(dim.dim_value) for dim in tensor.shape.dim)
+    dims = (str(dim.dim_param or dim.dim_value) for dim in tensor.shape.dim)
     return f"{value.name}: {'x'.join(dims)}"
 
 

@@ -79,16 +79,26 @@ def _sniff(path: Path) -> None:
 
 
 def _require_known(path: Path, model: onnx.ModelProto) -> None:
+    onnx = require("onnx", extra="cpu", purpose="reading an ONNX file")
     opset = next((entry.version for entry in model.opset_import if not entry.domain), None)
-    if opset is None or opset not in OPSETS:
+    if opset is None:
+        raise _unreadable(path, "is cut or corrupt", "it does not say which opset it needs")
+    newest = onnx.IR_VERSION
+    if opset not in OPSETS or model.ir_version > newest:
         raise UnsupportedError(
             "E0681",
-            f"opset {opset} is not supported",
+            f"opset {opset} in IR version {model.ir_version} is not supported",
             where=str(path),
-            why=f"supported are {OPSETS.start} to {OPSETS.stop - 1}",
+            why=f"supported are {OPSETS.start} to {OPSETS.stop - 1}, in IR versions to {newest}",
             hint="convert with onnx.version_converter, or export again",
         )
-    foreign = sorted({f"{n.domain}::{n.op_type}" for n in model.graph.node if n.domain})
+    foreign = sorted(
+        {
+            f"{node.domain or 'ai.onnx'}::{node.op_type}"
+            for node in model.graph.node
+            if node.domain or not onnx.defs.has(str(node.op_type), opset, "")
+        }
+    )
     if foreign:
         raise UnsupportedError(
             "E0681",

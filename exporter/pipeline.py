@@ -1,22 +1,27 @@
-"""The build: the stages in order, cached, and nothing else."""
+"""The build: the stages in order, cached, and nothing else.
+
+A stage's code is imported when the stage is run: one that is found in the cache needs neither
+onnx nor PyTorch's exporter, and that is most of a second build's time.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from convexport.exporter import stages
+from convexport.calibration.images import ImageSet
+from convexport.exporter import measure
+from convexport.exporter.artifacts import CALIBRATION, EXPORTED, QUANTIZED, RANGES, SIMPLIFIED
 from convexport.exporter.bundle_writer import Parts, existing_bundle, write_bundle
 from convexport.exporter.cache import StageCache, StageResult, stage_key
 from convexport.exporter.data import Images, choose_images
 from convexport.exporter.events import Events
-from convexport.exporter.measure import accuracy_stage, latency_stage, measuring_conditions
 from convexport.exporter.options import BuildOptions
 from convexport.exporter.sources import Source, find_source
 from convexport.exporter.targets import Target, find_target, require_precision
@@ -88,17 +93,18 @@ class _Build:
         exported = self._export(reference)
         simplified = self._simplify(exported, reference)
         done = [reference, exported, simplified]
-        model = simplified.directory / stages.SIMPLIFIED
-        if self.options.precision == "int8":
-            done += self._quantize(simplified, reference)
-            model = done[-1].directory / stages.QUANTIZED
-        done += self._measure(model, simplified.directory / stages.SIMPLIFIED, reference)
+        fp32 = model = simplified.directory / SIMPLIFIED
+        if self.images.calibration is not None:
+            ranges = self._calibrate(simplified, self.images.calibration)
+            done += [ranges, self._quantize(simplified, ranges, reference)]
+            model = done[-1].directory / QUANTIZED
+        done += self._measure(model, fp32, reference)
         facts = {result.name: dict(result.facts) for result in done}
         notes = [*self.source.notes, *self.images.notes(), *reference.facts["notes"]]
         parts = Parts(
             model=model,
-            reference=simplified.directory / stages.SIMPLIFIED,
-            calibration=_existing(model.parent / stages.CALIBRATION),
+            reference=fp32,
+            calibration=_existing(model.parent / CALIBRATION),
             sample=np.load(reference.directory / "parity_inputs.npy", mmap_mode="r")[0],
             facts=_manifest_facts(facts, notes),
             report=_report(facts, done, self.source, notes),
@@ -108,19 +114,25 @@ class _Build:
         return BuildResult(output, manifest, parts.report, tuple(done))
 
     def _reference(self) -> StageResult:
+        def produce(out: Path) -> Mapping[str, Any]:
+            from convexport.exporter.stages import reference_stage
+
+            return reference_stage(self.source, self.images, out, self.events.advance)
+
         inputs = {
             "source": self.source.identity,
             "sets": _fingerprints(self.images),
             "preprocess": self.source.preprocess.to_dict(),
             "torch": _version("torch"),
         }
-        return self._stage(
-            "reference",
-            inputs,
-            lambda out: stages.reference_stage(self.source, self.images, out, self.events.advance),
-        )
+        return self._stage("reference", inputs, produce)
 
     def _export(self, reference: StageResult) -> StageResult:
+        def produce(out: Path) -> Mapping[str, Any]:
+            from convexport.exporter.stages import export_stage
+
+            return export_stage(self.source, self.target, reference.directory, metadata, out)
+
         metadata = {
             "name": self.source.name,
             "weights": str(self.source.weights["kind"]),
@@ -134,85 +146,72 @@ class _Build:
             "metadata": metadata,
             "versions": _versions(),
         }
-        return self._stage(
-            "export",
-            inputs,
-            lambda out: stages.export_stage(
-                self.source, self.target, reference.directory, metadata, out
-            ),
-        )
+        return self._stage("export", inputs, produce)
 
     def _simplify(self, exported: StageResult, reference: StageResult) -> StageResult:
-        return self._stage(
-            "simplify",
-            {"from": exported.key},
-            lambda out: stages.simplify_stage(
-                exported.directory / stages.EXPORTED, reference.directory, out
-            ),
-        )
+        def produce(out: Path) -> Mapping[str, Any]:
+            from convexport.exporter.stages import simplify_stage
 
-    def _quantize(self, simplified: StageResult, reference: StageResult) -> list[StageResult]:
-        calibration, method = self.images.calibration, self.options.method
-        assert calibration is not None
-        model = simplified.directory / stages.SIMPLIFIED
-        ranges = self._stage(
-            "calibrate",
-            {
-                "from": simplified.key,
-                "images": calibration.fingerprint(),
-                "target": asdict(self.target),
-            },
-            lambda out: stages.calibrate_stage(
-                model,
-                calibration,
+            return simplify_stage(exported.directory / EXPORTED, reference.directory, out)
+
+        return self._stage("simplify", {"from": exported.key}, produce)
+
+    def _calibrate(self, simplified: StageResult, images: ImageSet) -> StageResult:
+        def produce(out: Path) -> Mapping[str, Any]:
+            from convexport.exporter.stages import calibrate_stage
+
+            return calibrate_stage(
+                simplified.directory / SIMPLIFIED,
+                images,
                 self.source.preprocess,
                 self.target,
                 out,
                 self.events.advance,
-            ),
-        )
-        quantized = self._stage(
-            "quantize",
-            {"from": ranges.key, "method": asdict(method)},
-            lambda out: stages.quantize_stage(
-                model,
-                ranges.directory / stages.RANGES,
+            )
+
+        inputs = {
+            "from": simplified.key,
+            "images": images.fingerprint(),
+            "target": asdict(self.target),
+        }
+        return self._stage("calibrate", inputs, produce)
+
+    def _quantize(
+        self, simplified: StageResult, ranges: StageResult, reference: StageResult
+    ) -> StageResult:
+        def produce(out: Path) -> Mapping[str, Any]:
+            from convexport.exporter.stages import quantize_stage
+
+            return quantize_stage(
+                simplified.directory / SIMPLIFIED,
+                ranges.directory / RANGES,
                 reference.directory,
                 ranges.facts,
                 self.target,
-                method,
+                self.options.method,
                 out,
-            ),
-        )
-        return [ranges, quantized]
+            )
 
-    def _measure(self, model: Path, fp32: Path, reference: StageResult) -> list[StageResult]:
-        done = []
+        inputs = {"from": ranges.key, "method": asdict(self.options.method)}
+        return self._stage("quantize", inputs, produce)
+
+    def _measure(self, model: Path, fp32: Path, reference: StageResult) -> Iterator[StageResult]:
+        def accuracy(out: Path) -> Mapping[str, Any]:
+            return measure.accuracy_stage(model, reference.directory)
+
+        def latency(out: Path) -> Mapping[str, Any]:
+            return measure.latency_stage(
+                model, fp32, reference.directory, self.target, seconds, self.events.detail
+            )
+
+        seconds = self.options.bench_seconds
+        entry = model.parent.name
         if self.images.evaluation is not None:
-            done.append(
-                self._stage(
-                    "accuracy",
-                    {"model": model.parent.name, "reference": reference.key},
-                    lambda out: accuracy_stage(model, reference.directory),
-                )
-            )
-        if self.options.bench_seconds:
-            conditions = measuring_conditions(self.options.bench_seconds)
-            done.append(
-                self._stage(
-                    "latency",
-                    {"model": model.parent.name, "conditions": conditions},
-                    lambda out: latency_stage(
-                        model,
-                        fp32,
-                        reference.directory,
-                        self.target,
-                        self.options.bench_seconds,
-                        self.events.detail,
-                    ),
-                )
-            )
-        return done
+            inputs = {"model": entry, "reference": reference.key}
+            yield self._stage("accuracy", inputs, accuracy)
+        if seconds:
+            conditions = measure.measuring_conditions(seconds)
+            yield self._stage("latency", {"model": entry, "conditions": conditions}, latency)
 
     def _stage(
         self, name: str, inputs: Mapping[str, Any], produce: Callable[[Path], Mapping[str, Any]]

@@ -19,6 +19,13 @@ from convexport.calibration.images import ImageSet
 from convexport.calibration.placement import Placement, quantized_tensors, scale_source
 from convexport.calibration.qdq import insert_qdq, scale_of
 from convexport.calibration.thresholds import Method, thresholds
+from convexport.exporter.artifacts import (
+    CALIBRATION,
+    EXPORTED,
+    QUANTIZED,
+    RANGES,
+    SIMPLIFIED,
+)
 from convexport.exporter.onnx_file import require_finite
 from convexport.exporter.simplify import simplify
 from convexport.exporter.sources import Source
@@ -30,12 +37,6 @@ from convexport.runtime.specs import Preprocess
 
 if TYPE_CHECKING:
     from convexport.exporter.data import Images
-
-EXPORTED = "exported.onnx"
-SIMPLIFIED = "simplified.onnx"
-QUANTIZED = "quantized.onnx"
-RANGES = "ranges.npz"
-CALIBRATION = "calibration.json"
 
 PARITY_BATCHES = (1, 2, 8)
 

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Group
-from rich.text import Text
 
 from convexport.benchmarks.compare_bundles import Comparison
 from convexport.benchmarks.verify import Verification
-from convexport.exporter.console import milliseconds, table
+from convexport.exporter.console import line, milliseconds, table
 from convexport.exporter.pipeline import BuildResult
 from convexport.runtime.bundle import Manifest
 
@@ -31,22 +30,22 @@ def as_text(result: BuildResult) -> Any:
     """A build's figures and the three commands to run next."""
     parts: list[Any] = []
     if result.manifest.random_weights:
-        parts.append(Text(RANDOM, style="bold red"))
+        parts.append(line(RANDOM, style="bold red"))
     if result.report:
         latency = result.report["latency"]
         if latency == "not measured":
-            parts.append(Text("latency: not measured"))
+            parts.append(line("latency: not measured"))
         else:
             parts += list(_latency(latency))
         parts += _fidelity(result.report)
     else:
-        parts.append(Text("unchanged: the bundle stands there already, intact"))
+        parts.append(line("unchanged: the bundle stands there already, intact"))
     total = sum(stage.seconds for stage in result.stages)
-    parts.append(Text(f"\n{result.bundle}  ({total:.1f} s)" if total else f"\n{result.bundle}"))
+    parts.append(line(f"\n{result.bundle}  ({total:.1f} s)" if total else f"\n{result.bundle}"))
     parts += [
-        Text(f"  convexport run {result.bundle} IMAGE...", style="dim"),
-        Text(f"  convexport bench {result.bundle}", style="dim"),
-        Text(f"  convexport verify {result.bundle} --data DIR", style="dim"),
+        line(f"  convexport run {result.bundle} IMAGE...", style="dim"),
+        line(f"  convexport bench {result.bundle}", style="dim"),
+        line(f"  convexport verify {result.bundle} --data DIR", style="dim"),
     ]
     return Group(*parts)
 
@@ -54,7 +53,7 @@ def as_text(result: BuildResult) -> Any:
 def comparison_text(result: Comparison) -> Any:
     """A benchmark for a terminal."""
     parity = (
-        Text(f"parity of {label}: {_parity(each.parity.to_dict())}")
+        line(f"parity of {label}: {_parity(each.parity.to_dict())}")
         for label, each in result.parity.items()
     )
     return Group(*_latency(result.latency.to_dict()), *parity)
@@ -71,14 +70,14 @@ def verification_text(result: Verification) -> Any:
         lines.append("accuracy: not measured (--data DIR with a folder a class)")
     else:
         lines.append(_accuracy(result.accuracy.to_dict(), f"{result.accuracy_set}"))
-    return Text("\n".join(lines))
+    return line("\n".join(lines))
 
 
 def answers_text(rows: Iterable[Mapping[str, Any]], manifest: Manifest) -> Any:
     """Classified images for a terminal."""
     parts: list[Any] = []
     if manifest.random_weights:
-        parts.append(Text(RANDOM, style="bold red"))
+        parts.append(line(RANDOM, style="bold red"))
     for row in rows:
         cells = ((each["label"], f"{each['probability']:.1%}") for each in row["top"])
         parts.append(table((row["image"], ""), cells))
@@ -87,22 +86,22 @@ def answers_text(rows: Iterable[Mapping[str, Any]], manifest: Manifest) -> Any:
 
 def _latency(latency: Mapping[str, Any]) -> Iterable[Any]:
     conditions = latency["conditions"]
-    columns = ("model", "p50", "95 % interval", "p90", "p99", "images/s", "speed-up", "n")
+    columns = ("latency", "p50", "95 % interval", "p90", "p99", "images/s", "speed-up")
     yield table(columns, (_row(each) for each in latency["subjects"]))
-    host = conditions["host"]
-    runtime = latency["subjects"][0]["runtime"]
-    yield Text(
+    first = latency["subjects"][0]
+    yield line(
         f"{latency['verdict']}: batch {conditions['batch']}, {conditions['threads']} threads, "
-        f"{conditions['processes']} processes, {runtime}, {host.get('cpu')}",
+        f"{conditions['processes']} processes, n≥{min(e['n'] for e in latency['subjects'])}, "
+        f"{first['runtime']}, {conditions['host'].get('cpu')}",
         style="green" if latency["verdict"] == "VALID" else "yellow",
     )
     for reason in latency["reasons"]:
-        yield Text(f"  {reason}", style="yellow")
+        yield line(f"  {reason}", style="yellow")
 
 
 def _row(subject: Mapping[str, Any]) -> tuple[Any, ...]:
     percentiles = subject["percentiles_ms"]
-    p50, speedup = percentiles["p50"], subject["speedup"]
+    p50 = percentiles["p50"]
     return (
         subject["label"],
         milliseconds(p50),
@@ -110,8 +109,7 @@ def _row(subject: Mapping[str, Any]) -> tuple[Any, ...]:
         milliseconds(percentiles["p90"]),
         milliseconds(percentiles["p99"]),
         "" if subject["throughput"] is None else f"{subject['throughput']:.1f}",
-        _speedup(speedup),
-        subject["n"],
+        _speedup(subject["speedup"]),
     )
 
 
@@ -133,7 +131,7 @@ def _fidelity(report: Mapping[str, Any]) -> list[Any]:
         lines.append(_accuracy(report["accuracy"], parity["reference"]["evaluation"]["set"]))
     else:
         lines.append("accuracy: not measured (no labelled images of the net's own task)")
-    return [Text(line) for line in lines]
+    return [line(each) for each in lines]
 
 
 def _parity(parity: Mapping[str, Any]) -> str:

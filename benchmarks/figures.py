@@ -1,0 +1,177 @@
+"""The project's own figures: start-up, the main job's time and memory, parity, digits.
+
+    python -m convexport.benchmarks.figures startup | build | parity | digits  [--out DIR]
+
+Everything runs through the command line in fresh processes, as a user would run it. Each figure
+is printed with its conditions; ``parity`` takes about half an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convexport.architectures.registry import variants
+from convexport.benchmarks.host import describe_host
+
+_RUNS = 11
+_CLI = (sys.executable, "-m", "convexport")
+_DIGITS = ("lenet5", "resnet20_cifar", "mobilenet_v1_025")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A process that ended: wall seconds, peak resident memory in MB, and what it printed."""
+
+    code: int
+    seconds: float
+    peak_mb: float
+    output: str
+
+
+def run(command: Sequence[str]) -> Finished:
+    """Run a command; stdout is kept, stderr is not."""
+    with tempfile.TemporaryFile() as out, Path(os.devnull).open("wb") as null:
+        start = time.perf_counter()
+        pid = os.posix_spawn(
+            command[0],
+            command,
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, out.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, null.fileno(), 2),
+            ],
+        )
+        _, status, usage = os.wait4(pid, 0)
+        seconds = time.perf_counter() - start
+        out.seek(0)
+        text = out.read().decode()
+    # Linux counts ru_maxrss in KiB, of the process itself and of those that it waited for.
+    return Finished(os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss * 1024 / 1e6, text)
+
+
+def startup(out: Path) -> list[str]:
+    """Wall time of what a user waits for before anything happens."""
+    commands = {
+        "python -c pass": (sys.executable, "-c", "pass"),
+        "import convexport": (sys.executable, "-c", "import convexport"),
+        "import convexport.runtime.engine": (
+            sys.executable,
+            "-c",
+            "import convexport.runtime.engine",
+        ),
+        "convexport --help": (*_CLI, "--help"),
+    }
+    lines = []
+    for name, command in commands.items():
+        run(command)  # the first one fills the page cache
+        times = sorted(run(command).seconds for _ in range(_RUNS))
+        low, median, high = times[0], statistics.median(times), times[-1]
+        lines.append(f"{name:<34} {median:.3f} s  ({low:.3f}–{high:.3f}, n={_RUNS})")
+    return lines
+
+
+def build(out: Path) -> list[str]:
+    """The main job with an empty cache, again over a cache, and again over the bundle."""
+    options = ("--int8", "--weights", "random", "--calib-images", "128", "--json", "--offline")
+    bundle, cache = out / "resnet50-int8-cpu", out / "cache"
+    command = (*_CLI, "build", "resnet50", *options, "-o", str(bundle), "--cache-dir", str(cache))
+    cold = _succeeded(run(command), "build")
+    again = _succeeded(run((*command, "--force")), "build again")
+    bundle.rename(out / "aside")
+    cached = _succeeded(run(command), "build from cache")
+    stages = json.loads(cold.output)["report"]["stages"]
+    split = ", ".join(f"{stage['name']} {stage['seconds']:.1f}" for stage in stages)
+    return [
+        f"empty cache           {cold.seconds:6.1f} s, peak {cold.peak_mb:.0f} MB",
+        f"  by stage, s: {split}",
+        f"bundle stands there   {again.seconds:6.1f} s, peak {again.peak_mb:.0f} MB",
+        f"everything in cache   {cached.seconds:6.1f} s, peak {cached.peak_mb:.0f} MB",
+    ]
+
+
+def parity(out: Path) -> list[str]:
+    """FP32 ONNX against PyTorch for every variant, after export and after simplification."""
+    lines = [f"{'variant':<24} {'export':>9} {'simplify':>9} {'seconds':>8} {'peak MB':>8}"]
+    for name in variants():
+        options = ("--weights", "random", "--bench-seconds", "0", "--json", "--offline")
+        places = ("-o", str(out / name), "--cache-dir", str(out / "cache"))
+        done = _succeeded(run((*_CLI, "build", name, *options, *places)), name)
+        found = json.loads(done.output)["manifest"]["parity"]
+        worst = {stage: max(found[stage]["max_rel"].values()) for stage in ("export", "simplify")}
+        lines.append(
+            f"{name:<24} {worst['export']:9.1e} {worst['simplify']:9.1e} "
+            f"{done.seconds:8.1f} {done.peak_mb:8.0f}"
+        )
+        print(lines[-1], file=sys.stderr, flush=True)
+        _discard(out / name, out / "cache")
+    return lines
+
+
+def digits(out: Path) -> list[str]:
+    """Top-1 of the digits nets on the test split, FP32 reference and INT8, paired."""
+    lines = []
+    for name in _DIGITS:
+        options = ("--int8", "--weights", "digits", "--bench-seconds", "0", "--json", "--offline")
+        places = ("-o", str(out / name), "--cache-dir", str(out / "cache"))
+        done = _succeeded(run((*_CLI, "build", name, *options, *places)), name)
+        report = json.loads(done.output)["report"]
+        accuracy: dict[str, Any] = report["accuracy"]
+        before, after = accuracy["reference"], accuracy["actual"]
+        lines.append(
+            f"{name:<18} FP32 {before['k']}/{before['n']} ({before['share']:.2%}), "
+            f"INT8 {after['k']}/{after['n']} ({after['share']:.2%}), "
+            f"drop {accuracy['drop_pp']:+.2f} points "
+            f"(95 % {accuracy['low_pp']:+.2f} to {accuracy['high_pp']:+.2f}), "
+            f"{report['parity']['quantize']['sqnr_db']:.1f} dB on 64 images"
+        )
+    return lines
+
+
+FIGURES: dict[str, Callable[[Path], list[str]]] = {
+    "startup": startup,
+    "build": build,
+    "parity": parity,
+    "digits": digits,
+}
+
+
+def main() -> None:
+    """Measure what was asked for and print it with its conditions."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("figures", nargs="+", choices=FIGURES)
+    parser.add_argument("--out", type=Path, help="where bundles go; a temporary directory if not")
+    arguments = parser.parse_args()
+    host = describe_host()
+    print(json.dumps({"host": host}, indent=2))
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in arguments.figures:
+            print(f"\n{name}")
+            place = (arguments.out or Path(scratch)) / name
+            place.mkdir(parents=True, exist_ok=True)
+            print("\n".join(FIGURES[name](place)), flush=True)
+
+
+def _succeeded(done: Finished, what: str) -> Finished:
+    if done.code != 0:
+        raise SystemExit(f"{what} ended with exit code {done.code}")
+    return done
+
+
+def _discard(*directories: Path) -> None:
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

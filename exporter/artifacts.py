@@ -1,0 +1,7 @@
+"""What the stages call the files that they pass on."""
+
+EXPORTED = "exported.onnx"
+SIMPLIFIED = "simplified.onnx"
+QUANTIZED = "quantized.onnx"
+RANGES = "ranges.npz"
+CALIBRATION = "calibration.json"
