@@ -13,7 +13,7 @@ import numpy as np
 import convexport
 from convexport.exporter.artifacts import CALIBRATION
 from convexport.exporter.options import Precision
-from convexport.exporter.sources import Source
+from convexport.exporter.source import Source
 from convexport.exporter.targets import Target
 from convexport.runtime.batches import run_in_batches
 from convexport.runtime.bundle import (

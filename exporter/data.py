@@ -10,7 +10,7 @@ from convexport.calibration.digits import digits
 from convexport.calibration.images import ImageSet, folder, overlap
 from convexport.calibration.photographs import photographs
 from convexport.exporter.options import BuildOptions
-from convexport.exporter.sources import Source
+from convexport.exporter.source import Source
 
 FEW_IMAGES = 100
 

@@ -23,7 +23,8 @@ from convexport.exporter.cache import StageCache, StageResult, stage_key
 from convexport.exporter.data import Images, choose_images
 from convexport.exporter.events import Events
 from convexport.exporter.options import BuildOptions
-from convexport.exporter.sources import Source, find_source
+from convexport.exporter.source import Source
+from convexport.exporter.sources import find_source
 from convexport.exporter.targets import Target, find_target, require_precision
 from convexport.runtime.bundle import Manifest
 from convexport.runtime.ort_session import require_provider

@@ -6,70 +6,20 @@ the reference whose outputs define "right".
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from convexport.exporter.onnx_file import read_onnx
 from convexport.exporter.options import BuildOptions
-from convexport.exporter.to_onnx import onnx_from_module
-from convexport.runtime.batches import run_in_batches
-from convexport.runtime.errors import InputError, UsageError
-from convexport.runtime.files import read_json, sha256_of
-from convexport.runtime.optional import require
-from convexport.runtime.ort_session import OrtSession
-from convexport.runtime.specs import Preprocess
-
-if TYPE_CHECKING:
-    import onnx
-    import torch
-
-Batch = NDArray[np.float32]
-
-ASSUMED_PREPROCESS = (
-    "preprocess assumed: ImageNet's mean and standard deviation; give --preprocess FILE"
+from convexport.exporter.own_models import (
+    source_from_exported_program,
+    source_from_factory,
+    source_from_onnx,
 )
+from convexport.exporter.source import Source, labels_for, source_from_torch
+from convexport.runtime.errors import UsageError
 
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A net that can be built.
-
-    Attributes:
-        name: for people and file names.
-        kind: ``zoo``, ``module``, ``exported program`` or ``onnx``.
-        shape: C×H×W of one image.
-        preprocess: from an image to the input.
-        labels: one a class, or none.
-        weights: where they come from, as JSON; ``kind`` is random where they were never trained.
-        identity: everything that the exported model depends on.
-        notes: to be said loudly.
-        export: opset and metadata → ONNX.
-        reference: float32 N×C×H×W → logits, in FP32 and eval mode.
-        reference_name: what computes the reference.
-        load_notes: what had to be done to load the weights; loads them.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, int, int]
-    preprocess: Preprocess
-    labels: tuple[str, ...]
-    weights: Mapping[str, Any]
-    identity: Mapping[str, Any]
-    notes: tuple[str, ...]
-    export: Callable[[int, dict[str, str]], onnx.ModelProto]
-    reference: Callable[[Batch], Batch]
-    reference_name: str
-    load_notes: Callable[[], tuple[str, ...]] = lambda: ()
+RANDOM_WEIGHTS = "RANDOM WEIGHTS: this net was never trained; its answers mean nothing"
 
 
 def find_source(model: str, options: BuildOptions, report: Callable[[str], None]) -> Source:
@@ -80,11 +30,11 @@ def find_source(model: str, options: BuildOptions, report: Callable[[str], None]
         InputError: the file or the weights cannot be used.
     """
     if model.endswith(".onnx"):
-        return _from_onnx(Path(model), options)
+        return source_from_onnx(Path(model), options)
     if model.endswith(".pt2"):
-        return _from_exported_program(Path(model), options)
+        return source_from_exported_program(Path(model), options)
     if ":" in model:
-        return _from_factory(model, options)
+        return source_from_factory(model, options)
     return _from_zoo(model, options, report)
 
 
@@ -113,12 +63,12 @@ def _from_zoo(name: str, options: BuildOptions, report: Callable[[str], None]) -
     load = cache(
         lambda: weights.load_module(variant, resolved, num_classes=classes, in_channels=shape[0])
     )
-    return _from_torch(
+    return source_from_torch(
         name=name,
         kind="zoo",
         shape=shape,
         preprocess=resolved.preprocess or variant.preprocess,
-        labels=_labels(options, resolved.labels or known),
+        labels=labels_for(options, resolved.labels or known),
         weights={
             "kind": resolved.kind,
             "source": resolved.source,
@@ -126,198 +76,7 @@ def _from_zoo(name: str, options: BuildOptions, report: Callable[[str], None]) -
             "licence": resolved.licence,
         },
         identity={"zoo": name, "weights": resolved.sha256, "classes": classes},
-        notes=resolved.notes,
+        notes=resolved.notes or ((RANDOM_WEIGHTS,) if resolved.kind == "random" else ()),
         load=lambda: load()[0],
         load_notes=lambda: load()[1],
     )
-
-
-def _from_factory(model: str, options: BuildOptions) -> Source:
-    module = _call_factory(model)
-    name = model.partition(":")[2].replace(".", "_")
-    return _own(name, "module", module, options, _state_identity(module))
-
-
-def _from_exported_program(path: Path, options: BuildOptions) -> Source:
-    torch = require("torch", extra="cpu", purpose="loading an exported program")
-    if not path.is_file():
-        raise InputError("E0383", "there is no such file", where=str(path))
-    try:
-        module = torch.export.load(path).module()
-    except Exception as error:  # zip, json and torch errors of many classes
-        raise InputError(
-            "E0386",
-            f"{path.name} is not a program that torch.export can load",
-            where=f"{path} ({path.stat().st_size} bytes)",
-            why=str(error)[:300],
-            hint="write it with torch.export.save, in a version of torch not newer than this one",
-        ) from error
-    return _own(path.stem, "exported program", module, options, {"sha256": sha256_of(path)})
-
-
-def _from_onnx(path: Path, options: BuildOptions) -> Source:
-    model = read_onnx(path)
-    shape = _image_shape(path, model)
-    if options.input_shape and options.input_shape != shape:
-        raise UsageError(
-            "E0282", f"--input-shape {options.input_shape}, but {path.name} takes {shape}"
-        )
-    digest = sha256_of(path)
-    session = cache(lambda: OrtSession(path, optimize=False))
-
-    def reference(batch: Batch) -> Batch:
-        return run_in_batches(session(), batch)
-
-    def export(opset: int, metadata: dict[str, str]) -> onnx.ModelProto:
-        for key, value in metadata.items():
-            model.metadata_props.add(key=f"convexport.{key}", value=value)
-        return model
-
-    return Source(
-        name=path.stem,
-        kind="onnx",
-        shape=shape,
-        preprocess=_preprocess(options, shape),
-        labels=_labels(options, ()),
-        weights={"kind": "file", "source": path.name, "sha256": digest, "licence": None},
-        identity={"onnx": digest},
-        notes=() if options.preprocess else (ASSUMED_PREPROCESS,),
-        export=export,
-        reference=reference,
-        reference_name="ONNX Runtime on the given file, without optimizations",
-    )
-
-
-def _own(
-    name: str,
-    kind: str,
-    module: torch.nn.Module,
-    options: BuildOptions,
-    identity: Mapping[str, Any],
-) -> Source:
-    if options.weights or options.classes:
-        raise UsageError("E0282", f"--weights and --classes are for the zoo; {name} brings its own")
-    if options.input_shape is None:
-        raise UsageError(
-            "E0282",
-            f"the input shape of {name} is not known",
-            hint="give --input-shape 3x224x224",
-        )
-    return _from_torch(
-        name=name,
-        kind=kind,
-        shape=options.input_shape,
-        preprocess=_preprocess(options, options.input_shape),
-        labels=_labels(options, ()),
-        weights={"kind": "file", "source": name, "sha256": identity["sha256"], "licence": None},
-        identity={**identity, "shape": list(options.input_shape)},
-        notes=() if options.preprocess else (ASSUMED_PREPROCESS,),
-        load=lambda: module,
-    )
-
-
-def _from_torch(*, load: Callable[[], torch.nn.Module], **fields: Any) -> Source:
-    def export(opset: int, metadata: dict[str, str]) -> onnx.ModelProto:
-        ir = require("onnx_ir", extra="cpu", purpose="exporting a module")
-        model = onnx_from_module(load(), fields["shape"], opset=opset, metadata=metadata)
-        proto: onnx.ModelProto = ir.to_proto(model)
-        return proto
-
-    def reference(batch: Batch) -> Batch:
-        torch = require("torch", extra="cpu", purpose="running the reference")
-        with torch.no_grad():
-            logits: Batch = load()(torch.from_numpy(batch)).numpy()
-        return logits
-
-    return Source(
-        **fields, export=export, reference=reference, reference_name="PyTorch, FP32, eval mode"
-    )
-
-
-def _call_factory(model: str) -> torch.nn.Module:
-    """Import ``package.module:factory`` from the current directory or the environment."""
-    torch = require("torch", extra="cpu", purpose="building a module")
-    path, _, attribute = model.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = getattr(importlib.import_module(path), attribute)()
-    except Exception as error:  # the user's own code may raise anything
-        raise InputError(
-            "E0387",
-            f"{model} does not give a module",
-            where=f"{path}.py, {attribute}()",
-            why=f"{type(error).__name__}: {error}"[:300],
-            hint="name it package.module:factory; the factory takes no argument",
-        ) from error
-    finally:
-        sys.path.pop(0)
-    if not isinstance(module, torch.nn.Module):
-        raise InputError("E0387", f"{model} gives a {type(module).__name__}, not an nn.Module")
-    return module.eval().requires_grad_(False)
-
-
-def _state_identity(module: torch.nn.Module) -> dict[str, str]:
-    """What a module of the user's own is known by: its printed structure, code and weights."""
-    digest = hashlib.sha256(repr(module).encode())
-    for kind in sorted({type(part) for part in module.modules()}, key=lambda k: k.__qualname__):
-        source = getattr(sys.modules.get(kind.__module__), "__file__", None)
-        if source and not kind.__module__.startswith("torch."):
-            digest.update(Path(source).read_bytes())
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    return {"sha256": digest.hexdigest()}
-
-
-def _image_shape(path: Path, model: onnx.ModelProto) -> tuple[int, int, int]:
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    if len(inputs) != 1 or len(model.graph.output) != 1:
-        raise InputError(
-            "E0388",
-            f"{len(inputs)} inputs and {len(model.graph.output)} outputs; one of each is supported",
-            where=str(path),
-            hint="cut the graph to one image input and the logits with onnx.utils.extract_model",
-        )
-    tensor = inputs[0].type.tensor_type
-    dims = [dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim]
-    sizes = tuple(dim for dim in dims[1:] if isinstance(dim, int))
-    if tensor.elem_type != 1 or len(dims) != 4 or len(sizes) != 3 or sizes[0] not in (1, 3):
-        raise InputError(
-            "E0388",
-            "the input is not a float32 batch of images N×C×H×W with C of 1 or 3 and fixed H, W",
-            where=f"{path}: {inputs[0].name} {dims}",
-            hint="fix the shape with onnxruntime.tools.make_dynamic_shape_fixed",
-        )
-    return sizes[0], sizes[1], sizes[2]
-
-
-def _preprocess(options: BuildOptions, shape: tuple[int, int, int]) -> Preprocess:
-    channels, height, width = shape
-    if options.preprocess is None:
-        shorter = round(min(height, width) * 256 / 224)
-        resize = (shorter,) if height == width else (height, width)
-        if channels == 1:
-            return Preprocess((height, width), resize, channels="L", mean=(0.5,), std=(0.5,))
-        return Preprocess((height, width), resize)
-    spec = Preprocess.from_dict(read_json(options.preprocess))
-    if spec.shape != shape:
-        raise InputError(
-            "E0389",
-            f"the preprocess gives {spec.shape}, the net takes {shape}",
-            where=str(options.preprocess),
-        )
-    return spec
-
-
-def _labels(options: BuildOptions, known: tuple[str, ...]) -> tuple[str, ...]:
-    if options.labels is None:
-        return known
-    try:
-        labels = tuple(options.labels.read_text(encoding="utf-8-sig").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            "E0390", f"the labels cannot be read: {error}", where=str(options.labels)
-        ) from error
-    if len(set(labels)) != len(labels) or not all(label.strip() for label in labels):
-        raise InputError("E0390", "a label is empty or occurs twice", where=str(options.labels))
-    return labels

@@ -28,7 +28,7 @@ from convexport.exporter.artifacts import (
 )
 from convexport.exporter.onnx_file import require_finite
 from convexport.exporter.simplify import simplify
-from convexport.exporter.sources import Source
+from convexport.exporter.source import Source
 from convexport.exporter.targets import Target
 from convexport.runtime.batches import filled, fixed_batch, run_in_batches
 from convexport.runtime.files import json_bytes

@@ -11,9 +11,8 @@ from convexport.benchmarks.compare_bundles import Comparison
 from convexport.benchmarks.verify import Verification
 from convexport.exporter.console import line, milliseconds, table
 from convexport.exporter.pipeline import BuildResult
+from convexport.exporter.sources import RANDOM_WEIGHTS
 from convexport.runtime.bundle import Manifest
-
-RANDOM = "RANDOM WEIGHTS: this net was never trained; its answers and its accuracy mean nothing"
 
 
 def as_json(result: BuildResult) -> dict[str, Any]:
@@ -30,7 +29,7 @@ def as_text(result: BuildResult) -> Any:
     """A build's figures and the three commands to run next."""
     parts: list[Any] = []
     if result.manifest.random_weights:
-        parts.append(line(RANDOM, style="bold red"))
+        parts.append(line(RANDOM_WEIGHTS, style="bold red"))
     if result.report:
         latency = result.report["latency"]
         if latency == "not measured":
@@ -77,7 +76,7 @@ def answers_text(rows: Iterable[Mapping[str, Any]], manifest: Manifest) -> Any:
     """Classified images for a terminal."""
     parts: list[Any] = []
     if manifest.random_weights:
-        parts.append(line(RANDOM, style="bold red"))
+        parts.append(line(RANDOM_WEIGHTS, style="bold red"))
     for row in rows:
         cells = ((each["label"], f"{each['probability']:.1%}") for each in row["top"])
         parts.append(table((row["image"], ""), cells))
