@@ -45,7 +45,7 @@ def run(command: Sequence[str]) -> Finished:
         start = time.perf_counter()
         pid = os.posix_spawn(
             command[0],
-            command,
+            list(command),
             os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, out.fileno(), 1),

@@ -21,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from convexport.calibration.placement import Placement, is_integer
+from convexport.calibration.placement import Placement, activation_inputs, is_integer
 from convexport.calibration.thresholds import Threshold
 
 # A channel of zeros still needs a scale that a float16 copy of it could hold.
@@ -62,7 +62,8 @@ def insert_qdq(
     }
     for node in nodes:
         if node.op_type in ("Conv", "Gemm") and precisions[str(node.name)] == "int8":
-            _quantize_weights(graph, node, scales[str(node.inputs[0].name)], placement)
+            (data,) = activation_inputs(node)
+            _quantize_weights(graph, node, scales[str(data.name)], placement)
     values = {str(v.name): v for v in (*graph.inputs, *(n.outputs[0] for n in nodes))}
     for name, scale in scales.items():
         _quantize_activation(graph, values[name], scale)
@@ -86,8 +87,8 @@ def quantize_weight(
 
 
 def _all_quantized(node: ir.Node, scales: Mapping[str, Scale], placement: Placement) -> bool:
-    computed = [v for v in node.inputs if v is not None and v.const_value is None]
-    return is_integer(node, placement) and all(str(v.name) in scales for v in computed)
+    computed = activation_inputs(node)
+    return is_integer(node, placement) and all(str(value.name) in scales for value in computed)
 
 
 def _quantize_activation(graph: ir.Graph, value: ir.Value, scale: Scale) -> None:

@@ -15,18 +15,15 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print data alone, a
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 
 
-class Shape(click.ParamType):
+def shape(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     """``3x224x224`` → (3, 224, 224)."""
-
-    name = "CxHxW"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int, int]:
-        """The three numbers, all above zero."""
-        try:
-            channels, height, width = (int(part) for part in str(value).lower().split("x"))
-        except ValueError:
-            self.fail(f"{value!r} is not of the form 3x224x224")
-        return channels, height, width
+    if value is None:
+        return None
+    try:
+        channels, height, width = (int(part) for part in value.lower().split("x"))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not of the form 3x224x224") from None
+    return channels, height, width
 
 
 @click.command("list")
@@ -63,7 +60,7 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--method", default="percentile", show_default=True, help="percentile or minmax.")
 @click.option("--percentile", type=float, default=99.999, show_default=True)
 @click.option("--classes", type=int, help="Number of classes, where it is not the net's own.")
-@click.option("--input-shape", type=Shape(), help="One image, for a module of your own.")
+@click.option("--input-shape", metavar="CxHxW", callback=shape, help="For a net of your own.")
 @click.option("--preprocess", type=click.Path(path_type=Path), help="JSON, for a net of your own.")
 @click.option("--labels", type=click.Path(path_type=Path), help="Text file, one label a line.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's directory.")

@@ -25,17 +25,17 @@ def read_onnx(path: Path) -> onnx.ModelProto:
             the weights are not finite.
         UnsupportedError: E0681, an opset or an operator's domain that is not supported.
     """
-    onnx = require("onnx", extra="cpu", purpose="reading an ONNX file")
+    library = require("onnx", extra="cpu", purpose="reading an ONNX file")
     _sniff(path)
     try:
-        model: onnx.ModelProto = onnx.load(path)
+        model: onnx.ModelProto = library.load(path)
     except Exception as error:  # protobuf and onnx raise several classes that share no base
         raise _unreadable(path, "is cut or corrupt", str(error)) from error
     if not model.graph.node:
         raise _unreadable(path, "holds no graph", "no operators")
     _require_known(path, model)
     try:
-        onnx.checker.check_model(str(path))
+        library.checker.check_model(str(path))
     except Exception as error:
         raise _unreadable(path, "is not valid ONNX", str(error)) from error
     require_finite(model, str(path))

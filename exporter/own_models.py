@@ -134,7 +134,7 @@ def _own(
 
 def _call_factory(model: str) -> torch.nn.Module:
     """Import ``package.module:factory`` from the current directory or the environment."""
-    torch = require("torch", extra="cpu", purpose="building a module")
+    nn = require("torch.nn", extra="cpu", purpose="building a module")
     path, _, attribute = model.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -149,9 +149,10 @@ def _call_factory(model: str) -> torch.nn.Module:
         ) from error
     finally:
         sys.path.pop(0)
-    if not isinstance(module, torch.nn.Module):
+    if not isinstance(module, nn.Module):
         raise InputError("E0387", f"{model} gives a {type(module).__name__}, not an nn.Module")
-    return module.eval().requires_grad_(False)
+    ready: torch.nn.Module = module.eval().requires_grad_(False)
+    return ready
 
 
 def _state_identity(module: torch.nn.Module) -> dict[str, str]:

@@ -147,8 +147,8 @@ def _name_folded_bias(graph: ir.Graph, node: ir.Node) -> None:
 def _module_path(node: ir.Node) -> str:
     """The module that a node came from. A folded BatchNorm's Conv is named by its weight."""
     for value in node.inputs[1:2]:
-        if value is not None and value.is_initializer() and value.name.endswith(".weight"):
-            return str(value.name.removesuffix(".weight"))
+        if value is not None and value.is_initializer() and str(value.name).endswith(".weight"):
+            return str(value.name).removesuffix(".weight")
     scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
     return next((scope for scope in reversed(scopes[:-1]) if scope), "model")
 

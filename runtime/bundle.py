@@ -19,6 +19,7 @@ SAMPLE_INPUT = "sample/input.npy"
 SAMPLE_EXPECTED = "sample/expected.npy"
 LABELS = "labels.txt"
 
+_LONGEST_NAME = 255  # bytes, of a file on Linux
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -109,11 +110,15 @@ def read_labels(bundle: Path, manifest: Manifest) -> Tuple[str, ...]:
     """One label a class; ``class 0``, ``class 1``, … where the bundle has none.
 
     Raises:
-        InputError: E0307, their number is not that of the classes.
+        InputError: E0307, they are no UTF-8, or their number is not that of the classes.
     """
     if LABELS not in manifest.files:
         return tuple(f"class {index}" for index in range(manifest.classes))
-    labels = tuple((bundle / LABELS).read_text(encoding="utf-8").splitlines())
+    try:
+        labels = tuple((bundle / LABELS).read_text(encoding="utf-8").splitlines())
+    except UnicodeDecodeError as error:
+        what = f"the labels are not UTF-8: {error.reason}"
+        raise InputError("E0307", what, where=str(bundle / LABELS)) from error
     if len(labels) != manifest.classes:
         raise InputError(
             "E0307",
@@ -123,20 +128,23 @@ def read_labels(bundle: Path, manifest: Manifest) -> Tuple[str, ...]:
     return labels
 
 
-def read_golden(bundle: Path) -> Tuple[np.ndarray, np.ndarray]:
+def read_golden(bundle: Path, manifest: Manifest) -> Tuple[np.ndarray, np.ndarray]:
     """The golden sample: input N×C×H×W and expected output N×classes, float32.
 
     Raises:
-        InputError: E0308, the arrays cannot be read.
+        InputError: E0308, the arrays cannot be read or do not fit the model.
     """
     arrays = []
-    for name in (SAMPLE_INPUT, SAMPLE_EXPECTED):
+    for name, spec in ((SAMPLE_INPUT, manifest.input), (SAMPLE_EXPECTED, manifest.output)):
         try:
-            arrays.append(np.load(bundle / name, allow_pickle=False))
-        except (OSError, ValueError) as error:
+            array = np.load(bundle / name, allow_pickle=False)
+            if not spec.fits(array):
+                raise ValueError(f"it should be {spec}")
+        except (EOFError, OSError, ValueError) as error:
             raise InputError(
-                "E0308", f"{name} is not a readable array", where=str(bundle), why=str(error)
+                "E0308", f"{name} is not a usable array", where=str(bundle), why=str(error)
             ) from error
+        arrays.append(array)
     return arrays[0], arrays[1]
 
 
@@ -148,16 +156,24 @@ def _parse(data: Dict[str, Any]) -> Manifest:
     for key in ("files", "weights", "input", "output", "preprocess"):
         if not isinstance(data.get(key), dict):
             raise _bad(key, data.get(key), "an object")
+    for key in ("graph", "layers"):
+        if not isinstance(data.get(key, {}), dict):
+            raise _bad(key, data[key], "an object")
+    if data["precision"] not in ("fp32", "fp16", "int8"):
+        raise _bad("precision", data["precision"], "fp32, fp16 or int8")
     tolerance = data.get("golden_tolerance")
     if not isinstance(tolerance, float) or not 0 < tolerance < 1:
         raise _bad("golden_tolerance", tolerance, "a number between 0 and 1")
     if data["weights"].get("kind") not in ("pretrained", "file", "digits", "random"):
         raise _bad("weights.kind", data["weights"].get("kind"), "a kind of weights")
+    taken, preprocess = _tensor(data["input"]), Preprocess.from_dict(data["preprocess"])
+    if preprocess.shape != taken.shape[1:]:
+        raise _bad("preprocess", preprocess.shape, f"images for {taken}")
     return Manifest(
         **{key: data[key] for key in texts},
-        input=_tensor(data["input"]),
+        input=taken,
         output=_tensor(data["output"]),
-        preprocess=Preprocess.from_dict(data["preprocess"]),
+        preprocess=preprocess,
         golden_tolerance=tolerance,
         files=_files(data["files"], required=(data["model"], data["reference"])),
         data=data,
@@ -174,7 +190,8 @@ def _tensor(data: Dict[str, Any]) -> TensorSpec:
 def _files(files: Dict[str, Any], *, required: Tuple[str, ...]) -> Dict[str, str]:
     for name, digest in files.items():
         parts = Path(name).parts
-        if Path(name).is_absolute() or ".." in parts or not parts or "\\" in name:
+        odd = "\\" in name or not name.isprintable() or len(name.encode()) > _LONGEST_NAME
+        if Path(name).is_absolute() or ".." in parts or not parts or odd:
             raise _bad("files", name, "names inside the bundle")
         if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
             raise _bad(f"files.{name}", digest, "a SHA-256 in hex")

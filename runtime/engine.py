@@ -14,7 +14,7 @@ from convexport.runtime.bundle import (
     read_manifest,
     verify_files,
 )
-from convexport.runtime.errors import GateError, UnsupportedError
+from convexport.runtime.errors import GateError, InputError, UnsupportedError
 from convexport.runtime.ort_session import OrtSession
 from convexport.runtime.preprocess import preprocess
 from convexport.runtime.specs import Runner
@@ -65,9 +65,10 @@ class Engine:
         """Run the golden sample; how far the output is off, relative to its largest magnitude.
 
         Raises:
+            InputError: E0308, the sample cannot be used.
             GateError: E0500, farther than the manifest allows.
         """
-        sample, expected = read_golden(bundle)
+        sample, expected = read_golden(bundle, self.manifest)
         actual = self(sample)
         error = float(np.abs(actual - expected).max() / np.abs(expected).max())
         if not error <= self.manifest.golden_tolerance:
@@ -112,6 +113,13 @@ def load(
     session = OrtSession(
         directory / manifest.model, provider=manifest.provider, threads=threads, spin=spin
     )
+    if (session.inputs, session.outputs) != ((manifest.input,), (manifest.output,)):
+        raise InputError(
+            "E0315",
+            "the model does not take and give what the manifest says",
+            where=str(directory / manifest.model),
+            hint="build the bundle again",
+        )
     engine = Engine(manifest, read_labels(directory, manifest), session)
     if self_test:
         engine.self_test(directory)

@@ -39,7 +39,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             Path(name).chmod(0o666 & ~_umask())
             Path(name).replace(path)
         except BaseException:
-            Path(name).unlink()
+            Path(name).unlink(missing_ok=True)
             raise
         sync_directory(path.parent)
 
@@ -85,7 +85,8 @@ def storage_errors(path: Path) -> Iterator[None]:
 def json_bytes(value: Any) -> bytes:
     """The one way in which we write JSON: sorted, indented, no NaN, ends with a newline."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode()
+    # File names that are no Unicode hold lone surrogates: written as JSON's escapes for them.
+    return (text + "\n").encode(errors="backslashreplace")
 
 
 def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
@@ -126,8 +127,13 @@ def _swap(scratch: Path, final: Path) -> None:
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{final.name[:40]}-", dir=str(final.parent)))
     final.rename(aside / "old")
-    scratch.rename(final)
-    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        scratch.rename(final)
+    except BaseException:
+        (aside / "old").rename(final)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _umask() -> int:

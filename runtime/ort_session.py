@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Dict, Mapping, Sequence, Tuple
 
@@ -96,8 +97,7 @@ def providers() -> Tuple[str, ...]:
     Raises:
         MachineError: E0401, ONNX Runtime is not there.
     """
-    ort = require("onnxruntime", extra="cpu", purpose="listing providers")
-    return tuple(ort.get_available_providers())
+    return tuple(_onnxruntime("listing providers").get_available_providers())
 
 
 def require_provider(provider: str) -> Any:
@@ -106,11 +106,18 @@ def require_provider(provider: str) -> Any:
     Raises:
         MachineError: E0401 or E0402, ONNX Runtime or the provider is not there.
     """
-    ort = require("onnxruntime", extra="cpu", purpose="running a model")
+    ort = _onnxruntime("running a model")
     available = ort.get_available_providers()
     if provider not in available:
         raise _missing_provider(provider, available)
     return ort
+
+
+def _onnxruntime(purpose: str) -> Any:
+    # Official builds since 1.31 write a device id into the home and report to their maker from
+    # Linux too, unless this is said before the import. Who wants it may set 0.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return require("onnxruntime", extra="cpu", purpose=purpose)
 
 
 def _missing_provider(provider: str, available: Sequence[str]) -> MachineError:
@@ -137,10 +144,7 @@ def _check(spec: TensorSpec, feed: Mapping[str, np.ndarray]) -> None:
             "E0201", f"no input named {spec.name} was given", where=f"given: {sorted(feed)}"
         )
     array = np.asarray(feed[spec.name])
-    fits = len(array.shape) == len(spec.shape) and all(
-        isinstance(want, str) or want == have for want, have in zip(spec.shape, array.shape)
-    )
-    if not fits or str(array.dtype) != spec.dtype or 0 in array.shape:
+    if not spec.fits(array):
         shape = "x".join(str(dim) for dim in array.shape)
         raise UsageError(
             "E0201",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Dict, Mapping, Protocol, Tuple, Union
 
@@ -25,6 +26,16 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype} {'x'.join(str(dim) for dim in self.shape)}"
+
+    def fits(self, array: Any) -> bool:
+        """Whether an array has this dtype and shape, and is not empty."""
+        shape = getattr(array, "shape", ())
+        return (
+            str(getattr(array, "dtype", "")) == self.dtype
+            and len(shape) == len(self.shape)
+            and 0 not in shape
+            and all(isinstance(want, str) or want == have for want, have in zip(self.shape, shape))
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TensorSpec:
@@ -71,6 +82,10 @@ class Preprocess:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise _bad_field(type(self), name, getattr(self, name), f"one of {known}")
+        if not all(type(size) is int for size in (*self.crop, *self.resize)):
+            raise _bad_field(type(self), "crop, resize", (self.crop, self.resize), "integers")
+        if not all(type(v) in (int, float) and math.isfinite(v) for v in (*self.mean, *self.std)):
+            raise _bad_field(type(self), "mean, std", (self.mean, self.std), "finite numbers")
         count = 1 if self.channels == "L" else 3
         if len(self.mean) != count or len(self.std) != count or not all(s > 0 for s in self.std):
             raise _bad_field(
@@ -98,7 +113,9 @@ class Preprocess:
             InputError: E0301, a key is missing, unknown or has a value that makes no sense.
         """
         _check_keys(cls, data)
-        values = {key: tuple(v) if isinstance(v, (list, tuple)) else v for key, v in data.items()}
+        values: Dict[str, Any] = {
+            key: tuple(v) if isinstance(v, (list, tuple)) else v for key, v in data.items()
+        }
         try:
             return cls(**values)
         except TypeError as error:

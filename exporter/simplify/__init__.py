@@ -61,7 +61,8 @@ def _onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
 def _onnxslim(model: onnx.ModelProto) -> onnx.ModelProto:
     import onnxslim
 
-    return onnxslim.slim(model)
+    slimmed: onnx.ModelProto = onnxslim.slim(model)
+    return slimmed
 
 
 def _drop_unused_initializers(graph: ir.Graph) -> None:

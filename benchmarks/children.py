@@ -1,0 +1,82 @@
+"""A child process that answers one request and never outlives its parent's patience."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+
+from convexport.runtime.errors import MachineError
+
+_TAIL_LINES = 20
+
+
+def run_child(
+    command: Sequence[str], request: bytes, *, timeout_s: float, env: Mapping[str, str]
+) -> tuple[bytes, list[str]]:
+    """Give ``request`` to a command's stdin and wait for its stdout.
+
+    The child leads a process group of its own. Whatever ends the wait, Ctrl-C included, ends
+    the whole group first.
+
+    Returns:
+        Its stdout, and the last lines of its stderr.
+
+    Raises:
+        MachineError: E0460, it crashed; E0461, it took longer than ``timeout_s``.
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(env),
+        start_new_session=True,
+    )
+    with process, _killed_on_the_way_out(process):
+        try:
+            stdout, stderr = process.communicate(request, timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise MachineError(
+                "E0461",
+                f"a measuring process was stopped: it took longer than {timeout_s:.0f} s",
+                where="\n".join(_tail(error.stderr or b"")),
+                hint="allow more time, or measure for less",
+            ) from None
+    if process.returncode:
+        raise _crash(process.returncode, _tail(stderr))
+    return stdout, _tail(stderr)
+
+
+@contextlib.contextmanager
+def _killed_on_the_way_out(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _crash(code: int, lines: list[str]) -> MachineError:
+    return MachineError(
+        "E0460",
+        f"a measuring process crashed ({_ending(code)})",
+        why="\n".join(lines),
+        hint="the same model may crash your application: try one model, one thread",
+    )
+
+
+def _ending(code: int) -> str:
+    if code > 0:
+        return f"exit code {code}"
+    with contextlib.suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"signal {-code}"
+
+
+def _tail(stderr: bytes) -> list[str]:
+    return stderr.decode(errors="replace").strip().splitlines()[-_TAIL_LINES:]

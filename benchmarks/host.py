@@ -1,0 +1,221 @@
+"""What the machine is and how busy it is: the conditions under which a number holds.
+
+Nothing that names a person or a machine is read: no host name, user, home path or serial number.
+Every reader takes the root of the file system, so that a test can show it another machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+# What decides which kernels a runtime picks: vectors, INT8 dot products, matrix units.
+_FLAGS = (
+    "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16",
+    "neon", "asimd", "asimddp", "asimdhp", "i8mm", "sve", "hypervisor",
+)  # fmt: skip
+_PACKAGES = (
+    "convexport", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt",
+    "torch",
+)  # fmt: skip
+_ROOT = Path("/")
+
+
+@dataclass(frozen=True)
+class LoadSnapshot:
+    """The kernel's counters at one moment, in seconds of one CPU unless said otherwise.
+
+    Attributes:
+        load_1m: processes that ran or waited, averaged over the last minute.
+        total_s: all CPUs' time since boot.
+        busy_s: of it, spent working, for whomever.
+        steal_s: of it, given to other guests by the hypervisor.
+        own_s: used by this process and by its children that have ended.
+        throttles: how often heat slowed a core, or the quota stopped us, since boot.
+    """
+
+    load_1m: float | None
+    total_s: float | None
+    busy_s: float | None
+    steal_s: float | None
+    own_s: float
+    throttles: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """What happened between two snapshots; shares are of all CPUs' time, 0..1, None unknown.
+
+    Attributes:
+        load_1m: the load average at the start.
+        own: this process and its ended children.
+        others: everybody else.
+        steal: given to other guests by the hypervisor.
+        throttles: how often a core was slowed by heat or we were stopped by the quota.
+    """
+
+    load_1m: float | None
+    own: float | None
+    others: float | None
+    steal: float | None
+    throttles: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def describe_host(root: Path = _ROOT) -> dict[str, Any]:
+    """The machine as JSON: CPU, memory, kernel, and the versions of what is installed."""
+    cpuinfo = _cpuinfo(root)
+    flags = set((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split())
+    return {
+        "cpu": _cpu_model(root, cpuinfo),
+        "microcode": cpuinfo.get("microcode"),
+        "machine": platform.machine(),
+        "cpus": affinity(),
+        "cpu_quota": cpu_quota(root),
+        "smt": _text(root / "sys/devices/system/cpu/smt/active") == "1",
+        "numa_nodes": len(list((root / "sys/devices/system/node").glob("node[0-9]*"))) or None,
+        "flags": [flag for flag in _FLAGS if flag in flags],
+        "governor": _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "ram_bytes": _ram(root),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "libc": " ".join(platform.libc_ver()).strip() or None,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "packages": _versions(),
+    }
+
+
+def affinity() -> int:
+    """How many CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cores(root: Path = _ROOT) -> int:
+    """How many CPUs this process can keep busy: its affinity, cut to its quota; at least 1."""
+    quota = cpu_quota(root)
+    return affinity() if quota is None else max(1, min(affinity(), math.floor(quota)))
+
+
+def cpu_quota(root: Path = _ROOT) -> float | None:
+    """The cgroup's quota in CPUs, the tightest on the way to the top; None without one."""
+    quotas = []
+    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            quotas += _quotas_v2(root / "sys/fs/cgroup", path)
+        elif "cpu" in controllers.split(","):
+            quotas += _quotas_v1(root / "sys/fs/cgroup/cpu", path)
+    return min(quotas, default=None)
+
+
+def load_snapshot(root: Path = _ROOT) -> LoadSnapshot:
+    """The counters now. Two snapshots make a ``Load``."""
+    loadavg = _text(root / "proc/loadavg")
+    total = busy = steal = None
+    with contextlib.suppress(OSError, ValueError):
+        first = (root / "proc/stat").read_text().split("\n", 1)[0]
+        # user nice system idle iowait irq softirq steal; guests are inside user already
+        ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in first.split()[1:9]]
+        total, steal = sum(ticks), ticks[7]
+        busy = total - ticks[3] - ticks[4] - steal
+    spent = os.times()
+    return LoadSnapshot(
+        load_1m=float(loadavg.split()[0]) if loadavg else None,
+        total_s=total,
+        busy_s=busy,
+        steal_s=steal,
+        own_s=spent.user + spent.system + spent.children_user + spent.children_system,
+        throttles=_throttles(root),
+    )
+
+
+def load_between(before: LoadSnapshot, after: LoadSnapshot) -> Load:
+    """The shares of the time between two snapshots; take both while no child runs."""
+    throttles = after.throttles - before.throttles
+    if before.total_s is None or after.total_s is None or after.total_s <= before.total_s:
+        return Load(before.load_1m, None, None, None, throttles)
+    total = after.total_s - before.total_s
+    busy = ((after.busy_s or 0) - (before.busy_s or 0)) / total
+    own = (after.own_s - before.own_s) / total
+    steal = ((after.steal_s or 0) - (before.steal_s or 0)) / total
+    return Load(before.load_1m, own, max(0.0, busy - own), max(0.0, steal), throttles)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip("\0\n ") or None
+    except OSError:
+        return None
+
+
+def _cpuinfo(root: Path) -> dict[str, str]:
+    """The first CPU's lines of /proc/cpuinfo."""
+    lines = (_text(root / "proc/cpuinfo") or "").split("\n\n", 1)[0].splitlines()
+    pairs = (line.partition(":") for line in lines)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _cpu_model(root: Path, cpuinfo: dict[str, str]) -> str | None:
+    board = _text(root / "proc/device-tree/model")
+    part = cpuinfo.get("CPU part")
+    arm = f"ARM implementer {cpuinfo.get('CPU implementer')} part {part}" if part else None
+    return cpuinfo.get("model name") or board or arm or platform.processor() or None
+
+
+def _ram(root: Path) -> int | None:
+    for line in (_text(root / "proc/meminfo") or "").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _quotas_v2(mount: Path, path: str) -> list[float]:
+    quotas = []
+    for folder in _up(mount, path):
+        quota, _, period = (_text(folder / "cpu.max") or "max").partition(" ")
+        if quota != "max":
+            quotas.append(int(quota) / int(period or 100_000))
+    return quotas
+
+
+def _quotas_v1(mount: Path, path: str) -> list[float]:
+    quotas = []
+    for folder in _up(mount, path):
+        quota = int(_text(folder / "cpu.cfs_quota_us") or -1)
+        if quota > 0:
+            quotas.append(quota / int(_text(folder / "cpu.cfs_period_us") or 100_000))
+    return quotas
+
+
+def _up(mount: Path, path: str) -> list[Path]:
+    """The folder of a cgroup and those above it. In a container the path may not be there."""
+    folder = mount / path.lstrip("/")
+    return [folder, *(up for up in folder.parents if up.is_relative_to(mount))]
+
+
+def _throttles(root: Path) -> int:
+    cpus = root / "sys/devices/system/cpu"
+    heat = (_text(path) for path in cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
+    groups = (root / "sys/fs/cgroup/cpu.stat", root / "sys/fs/cgroup/cpu/cpu.stat")
+    stats = " ".join(_text(path) or "" for path in groups).split()
+    quota = [count for name, count in pairwise(stats) if name == "nr_throttled"]
+    return sum(int(count) for count in (*(text or "0" for text in heat), *quota))
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
