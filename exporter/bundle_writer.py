@@ -13,7 +13,7 @@ import numpy as np
 import convexport
 from convexport.exporter.artifacts import CALIBRATION
 from convexport.exporter.options import Precision
-from convexport.exporter.source import Source
+from convexport.exporter.source import Source, require_labels
 from convexport.exporter.targets import Target
 from convexport.runtime.batches import run_in_batches
 from convexport.runtime.bundle import (
@@ -100,7 +100,7 @@ def write_bundle(
 
     Raises:
         StorageError: E0801, the disk is full or does not let us.
-        InputError: E0307, the labels do not fit the classes.
+        InputError: E0391, the labels do not fit the classes.
     """
     with new_directory(output) as scratch:
         shutil.copyfile(parts.model, scratch / MODEL)
@@ -139,13 +139,7 @@ def _look_at(output: Path) -> tuple[Manifest | None, str]:
 def _write_labels(scratch: Path, source: Source, classes: int) -> None:
     if not source.labels:
         return
-    if len(source.labels) != classes:
-        raise InputError(
-            "E0307",
-            f"{len(source.labels)} labels for {classes} classes",
-            where="--labels",
-            hint="give one label a line, in the order of the classes",
-        )
+    require_labels(source.labels, classes)
     (scratch / LABELS).write_text("\n".join(source.labels) + "\n", encoding="utf-8")
 
 

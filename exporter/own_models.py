@@ -85,8 +85,10 @@ def source_from_onnx(path: Path, options: BuildOptions) -> Source:
         return run_in_batches(session(), batch)
 
     def export(opset: int, metadata: dict[str, str]) -> onnx.ModelProto:
-        for key, value in metadata.items():
-            model.metadata_props.add(key=f"convexport.{key}", value=value)
+        kept = {p.key: p.value for p in model.metadata_props if not p.key.startswith("convexport.")}
+        del model.metadata_props[:]
+        for key, value in {**kept, **{f"convexport.{k}": v for k, v in metadata.items()}}.items():
+            model.metadata_props.add(key=key, value=value)
         return model
 
     return Source(

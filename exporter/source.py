@@ -90,5 +90,26 @@ def labels_for(options: BuildOptions, known: tuple[str, ...]) -> tuple[str, ...]
             "E0390", f"the labels cannot be read: {error}", where=str(options.labels)
         ) from error
     if len(set(labels)) != len(labels) or not all(label.strip() for label in labels):
-        raise InputError("E0390", "a label is empty or occurs twice", where=str(options.labels))
+        raise InputError(
+            "E0390",
+            "a label is empty or occurs twice",
+            where=str(options.labels),
+            hint="write equal ones apart, as `crane (bird)` and `crane (machine)`",
+        )
+    return labels
+
+
+def require_labels(labels: tuple[str, ...], classes: int) -> tuple[str, ...]:
+    """The labels, if there is one for each class, or none at all.
+
+    Raises:
+        InputError: E0391, their number is another.
+    """
+    if labels and len(labels) != classes:
+        raise InputError(
+            "E0391",
+            f"{len(labels)} labels for {classes} classes",
+            where="--labels",
+            hint="give one label a line, in the order of the classes",
+        )
     return labels

@@ -16,7 +16,7 @@ from convexport.exporter.own_models import (
     source_from_factory,
     source_from_onnx,
 )
-from convexport.exporter.source import Source, labels_for, source_from_torch
+from convexport.exporter.source import Source, labels_for, require_labels, source_from_torch
 from convexport.runtime.errors import UsageError
 
 RANDOM_WEIGHTS = "RANDOM WEIGHTS: this net was never trained; its answers mean nothing"
@@ -68,7 +68,7 @@ def _from_zoo(name: str, options: BuildOptions, report: Callable[[str], None]) -
         kind="zoo",
         shape=shape,
         preprocess=resolved.preprocess or variant.preprocess,
-        labels=labels_for(options, resolved.labels or known),
+        labels=require_labels(labels_for(options, resolved.labels or known), classes),
         weights={
             "kind": resolved.kind,
             "source": resolved.source,
