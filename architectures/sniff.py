@@ -6,8 +6,7 @@ import codecs
 from pathlib import Path
 
 from convexport.runtime.errors import InputError
-
-HEAD = 512
+from convexport.runtime.sniff import HEAD, foreign_kind
 
 _KINDS = (
     (b"PK\x03\x04", "zip"),
@@ -15,12 +14,8 @@ _KINDS = (
     (b"\x80\x03", "pickle"),
     (b"\x80\x04", "pickle"),
     (b"\x80\x05", "pickle"),
-    (b"version https://git-lfs", "a Git LFS pointer (git lfs pull fetches the file itself)"),
-    (b"\x1f\x8b", "a gzip archive (unpack it first)"),
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
-    (b"%PDF", "a PDF document"),
-    (b"\x7fELF", "an executable or library"),
 )
 
 
@@ -32,19 +27,13 @@ def kind_of(head: bytes) -> str:
     # Eight bytes of header length, then the header, which is JSON.
     if head[8:9] == b"{" and head[7:8] == b"\0":
         return "safetensors"
-    if is_html(head):
-        return "an HTML page"
+    if foreign := foreign_kind(head):
+        return foreign
     if head.lstrip()[:1] in (b"{", b"["):
         return "a JSON file"
     if _is_text(head):
         return "a text file"
     return "in no format of checkpoints that is known here"
-
-
-def is_html(head: bytes) -> bool:
-    """Whether a server's page stands where a file was expected."""
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--"))
 
 
 def _is_text(head: bytes) -> bool:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from convexport.architectures.sniff import is_html
 from convexport.runtime.errors import MachineError
 from convexport.runtime.files import storage_errors
+from convexport.runtime.sniff import is_html
 
 Report = Callable[[str], None]
 

@@ -10,6 +10,7 @@ import numpy as np
 from convexport.runtime.errors import InputError, UnsupportedError
 from convexport.runtime.files import sha256_of
 from convexport.runtime.optional import require
+from convexport.runtime.sniff import HEAD, foreign_kind
 
 if TYPE_CHECKING:
     import onnx
@@ -69,13 +70,11 @@ def _sniff(path: Path) -> None:
     if not path.is_file():
         raise InputError("E0383", "there is no such file", where=str(path))
     with path.open("rb") as file:
-        head = file.read(512).lstrip().lower()
+        head = file.read(HEAD)
     if not head:
         raise _unreadable(path, "is an empty file", "onnx would take it for an empty model")
-    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise _unreadable(path, "is an HTML page, not ONNX", "a download went to a login page?")
-    if head.startswith(b"version https://git-lfs"):
-        raise _unreadable(path, "is a Git LFS pointer, not ONNX", "run git lfs pull")
+    if kind := foreign_kind(head):
+        raise _unreadable(path, f"is {kind}, not ONNX", "it begins like one")
 
 
 def _require_known(path: Path, model: onnx.ModelProto) -> None:

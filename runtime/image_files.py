@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, Tuple
 
 from convexport.runtime.errors import InputError
 from convexport.runtime.optional import require
+from convexport.runtime.sniff import HEAD, foreign_kind
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,14 +47,6 @@ _SPECIAL = (
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
-)
-# What often lies under an image's name, by its first bytes in lower case.
-_OTHERS = (
-    ((b"<!doctype html", b"<html", b"<head"), "this is an HTML page, not an image"),
-    ((b"<svg", b"<?xml"), "this is an XML or SVG document, not a pixel image"),
-    ((b"version https://git-lfs",), "this is a Git LFS pointer, the image itself is missing"),
-    ((b"pk\x03\x04",), "this is a zip archive, not an image"),
-    ((b"%pdf",), "this is a PDF document, not an image"),
 )
 
 # warnings.catch_warnings is not safe among threads, so those of ours take turns.
@@ -141,13 +134,11 @@ def _notes(image: Image.Image, frames: int) -> Tuple[str, ...]:
 
 
 def _not_an_image(data: bytes, name: str) -> InputError:
-    head = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for starts, what in _OTHERS:
-        if head.startswith(starts):
-            return InputError("E0313", what, where=name)
+    if kind := foreign_kind(data[:HEAD]):
+        return InputError("E0313", f"this is {kind}, not an image", where=name)
     if data[4:8] == b"ftyp":
         what, hint = "Pillow cannot read this HEIF or AVIF file here", "convert it to PNG or JPEG"
         return InputError("E0313", what, where=name, hint=hint)
-    text = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head[:512])
+    text = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in data[:HEAD])
     what = "this is text, not an image" if text else "no image format that we read fits this file"
     return InputError("E0313", what, where=name, hint=f"images are {', '.join(FORMATS)}")
