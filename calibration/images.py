@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from convexport.calibration.reader import ImageItem as ImageItem
 from convexport.calibration.reader import ImageReader, OnBad, fingerprint_of, positive
 from convexport.runtime.errors import InputError
 from convexport.runtime.image_files import SUFFIXES, read_image_file
+from convexport.runtime.preprocess import decode
 from convexport.runtime.specs import Preprocess
 
 Kind = Literal["folder", "photographs", "digits"]
@@ -68,10 +70,9 @@ class ImageSet:
     def fingerprint(self) -> str:
         """The SHA-256 over the images' content hashes in order, in hex.
 
-        Raises:
-            InputError: E0311 or E0309, a file cannot be read.
+        A file that cannot be read counts as that; reading the set tells what is wrong with it.
         """
-        return fingerprint_of(item.sha256 for item in self.items)
+        return fingerprint_of(_digest(item) or "unreadable" for item in self.items)
 
     def batches(
         self, spec: Preprocess, size: int, *, on_bad: OnBad, max_bad_fraction: float = 0.01
@@ -121,7 +122,7 @@ def folder(path: Path) -> ImageSet:
     labels = f" in {len(classes)} classes" if classes else ", without labels"
     return ImageSet(
         kind="folder",
-        description=f"{len(items)} images from {path}{labels}",
+        description=f"{len(items)} images of the given folder{labels}",
         items=items,
         class_names=classes,
         passed_over=dict(passed_over),
@@ -131,18 +132,27 @@ def folder(path: Path) -> ImageSet:
 def overlap(first: ImageSet, second: ImageSet) -> tuple[str, ...]:
     """Names of images of the first set whose content is also in the second, in order.
 
-    Files that cannot be read have no content and are left out.
+    Files are compared byte by byte; where one of the sets has no files, pixel by pixel. Files
+    that cannot be read have no content and are left out.
     """
-    other = {digest for _, digest in _readable(second)}
-    return tuple(name for name, digest in _readable(first) if digest in other)
+    digest = _digest if first.kind == second.kind else _pixels
+    other = {digest(item) for item in second.items} - {None}
+    return tuple(item.name for item in first.items if digest(item) in other)
 
 
-def _readable(images: ImageSet) -> Iterator[tuple[str, str]]:
-    for item in images.items:
-        try:
-            yield item.name, item.sha256
-        except InputError:
-            continue
+def _digest(item: ImageItem) -> str | None:
+    try:
+        return item.sha256
+    except InputError:
+        return None
+
+
+def _pixels(item: ImageItem) -> str | None:
+    try:
+        image = decode(item.content(), Preprocess(), name=item.name).image.convert("RGB")
+    except InputError:
+        return None
+    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
 
 
 def _image_names(root: Path, passed_over: Counter[str]) -> Iterator[str]:

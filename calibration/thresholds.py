@@ -69,8 +69,5 @@ def percentile_of(seen: TensorRange, percentile: float) -> float:
 
 
 def _threshold(seen: TensorRange, method: Method) -> Threshold:
-    if method.name == "minmax":
-        value = seen.magnitude
-    else:
-        value = percentile_of(seen, method.percentile)
+    value = seen.magnitude if method.name == "minmax" else percentile_of(seen, method.percentile)
     return Threshold(value if value > 0 else 1.0, signed=seen.minimum < 0)

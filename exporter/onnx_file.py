@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,22 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise _unreadable(path, "is not valid ONNX", str(error)) from error
     require_finite(model, str(path))
     return model
+
+
+def content_digest(path: Path) -> str:
+    """The hash of a model's file, and of the files that hold its external data."""
+    onnx = require("onnx", extra="cpu", purpose="reading an ONNX file")
+    model = onnx.load(path, load_external_data=False)
+    places = {
+        entry.value
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    if not places:
+        return sha256_of(path)
+    digests = [sha256_of(path), *(sha256_of(path.parent / place) for place in sorted(places))]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def require_finite(model: onnx.ModelProto, where: str) -> None:

@@ -10,9 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convexport.exporter.onnx_file import read_onnx
+from convexport.exporter.onnx_file import content_digest, read_onnx
 from convexport.exporter.options import BuildOptions
-from convexport.exporter.source import Batch, Source, labels_for, source_from_torch
+from convexport.exporter.source import (
+    Batch,
+    Source,
+    labels_for,
+    require_labels,
+    source_from_torch,
+)
 from convexport.runtime.batches import run_in_batches
 from convexport.runtime.errors import InputError, UsageError
 from convexport.runtime.files import read_json, sha256_of
@@ -78,7 +84,8 @@ def source_from_onnx(path: Path, options: BuildOptions) -> Source:
         raise UsageError(
             "E0282", f"--input-shape {options.input_shape}, but {path.name} takes {shape}"
         )
-    digest = sha256_of(path)
+    _refuse_zoo_options(options, path.name)
+    digest = content_digest(path)
     session = cache(lambda: OrtSession(path, optimize=False))
 
     def reference(batch: Batch) -> Batch:
@@ -96,7 +103,7 @@ def source_from_onnx(path: Path, options: BuildOptions) -> Source:
         kind="onnx",
         shape=shape,
         preprocess=_preprocess(options, shape),
-        labels=labels_for(options, ()),
+        labels=_counted(labels_for(options, ()), _classes(model)),
         weights={"kind": "file", "source": path.name, "sha256": digest, "licence": None},
         identity={"onnx": digest},
         notes=() if options.preprocess else (ASSUMED_PREPROCESS,),
@@ -113,8 +120,7 @@ def _own(
     options: BuildOptions,
     identity: Mapping[str, Any],
 ) -> Source:
-    if options.weights or options.classes:
-        raise UsageError("E0282", f"--weights and --classes are for the zoo; {name} brings its own")
+    _refuse_zoo_options(options, name)
     if options.input_shape is None:
         raise UsageError(
             "E0282",
@@ -126,7 +132,7 @@ def _own(
         kind=kind,
         shape=options.input_shape,
         preprocess=_preprocess(options, options.input_shape),
-        labels=labels_for(options, ()),
+        labels=_counted(labels_for(options, ()), _outputs(module, options.input_shape)),
         weights={"kind": "file", "source": name, "sha256": identity["sha256"], "licence": None},
         identity={**identity, "shape": list(options.input_shape)},
         notes=() if options.preprocess else (ASSUMED_PREPROCESS,),
@@ -167,6 +173,37 @@ def _state_identity(module: torch.nn.Module) -> dict[str, str]:
     for name, tensor in module.state_dict().items():
         digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
     return {"sha256": digest.hexdigest()}
+
+
+def _refuse_zoo_options(options: BuildOptions, name: str) -> None:
+    for flag, value in (("--weights", options.weights), ("--classes", options.classes)):
+        if value is not None:
+            raise UsageError("E0282", f"{flag} is for nets of the zoo; {name} brings its own")
+
+
+def _counted(labels: tuple[str, ...], classes: int | None) -> tuple[str, ...]:
+    """The labels, held against the classes where these are known before anything is run."""
+    return labels if classes is None else require_labels(labels, classes)
+
+
+def _classes(model: onnx.ModelProto) -> int | None:
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    return dims[-1].dim_value or None if dims else None
+
+
+def _outputs(module: torch.nn.Module, shape: tuple[int, int, int]) -> int | None:
+    torch = require("torch", extra="cpu", purpose="building a module")
+    try:
+        with torch.no_grad():
+            output = module(torch.zeros(2, *shape))
+    except Exception as error:  # the user's own code may raise anything
+        raise InputError(
+            "E0392",
+            f"the module does not run on images of {'x'.join(map(str, shape))}",
+            why=f"{type(error).__name__}: {error}"[:300],
+            hint="check --input-shape",
+        ) from error
+    return int(output.shape[-1]) if isinstance(output, torch.Tensor) else None
 
 
 def _image_shape(path: Path, model: onnx.ModelProto) -> tuple[int, int, int]:

@@ -89,6 +89,8 @@ def labels_for(options: BuildOptions, known: tuple[str, ...]) -> tuple[str, ...]
         raise InputError(
             "E0390", f"the labels cannot be read: {error}", where=str(options.labels)
         ) from error
+    if not labels:
+        raise InputError("E0390", "0 labels in the file", where=str(options.labels))
     if len(set(labels)) != len(labels) or not all(label.strip() for label in labels):
         raise InputError(
             "E0390",

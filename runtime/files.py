@@ -13,6 +13,8 @@ from typing import Any, Iterator
 
 from convexport.runtime.errors import InputError, StorageError
 
+_PARTIAL = ".partial"
+
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hex."""
@@ -30,7 +32,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         StorageError: E0801, the disk is full or does not let us.
     """
     with storage_errors(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}-", dir=str(path.parent))
+        sweep(path.parent)
+        handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=_PARTIAL, dir=str(path.parent))
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -55,7 +58,8 @@ def new_directory(final: Path) -> Iterator[Path]:
     """
     with storage_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{final.name[:40]}-", dir=str(final.parent)))
+        sweep(final.parent)
+        scratch = _temporary(final)
         try:
             yield scratch
             for path in scratch.rglob("*"):
@@ -66,6 +70,17 @@ def new_directory(final: Path) -> Iterator[Path]:
             sync_directory(final.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what processes of ours left half-written in a directory when they were killed."""
+    for path in directory.glob(f".*{_PARTIAL}"):
+        boot, _, rest = path.name.rpartition("~")[2].partition("-")
+        pid = rest.partition("-")[0]
+        if boot == _boot() and pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 @contextlib.contextmanager
@@ -125,7 +140,7 @@ def _swap(scratch: Path, final: Path) -> None:
     if not final.is_dir():
         scratch.rename(final)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{final.name[:40]}-", dir=str(final.parent)))
+    aside = _temporary(final)
     final.rename(aside / "old")
     try:
         scratch.rename(final)
@@ -134,6 +149,34 @@ def _swap(scratch: Path, final: Path) -> None:
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _temporary(final: Path) -> Path:
+    made = tempfile.mkdtemp(prefix=_prefix(final), suffix=_PARTIAL, dir=str(final.parent))
+    return Path(made)
+
+
+def _prefix(final: Path) -> str:
+    """Says whose it is, so that another process can tell whether it was left behind."""
+    return f".{final.name[:40]}~{_boot()}-{os.getpid()}-"
+
+
+def _boot() -> str:
+    """This boot of this machine: elsewhere, and after a restart, a process id means another."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:
+        return "0"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _umask() -> int:

@@ -43,7 +43,7 @@ def test_classes_are_the_sub_directories(tmp_path: Path) -> None:
     assert images.class_names == ("n01", "n02", "n10")
     assert images.kind == "folder"
     assert not images.stand_in
-    assert images.description == f"4 images from {tmp_path} in 3 classes"
+    assert images.description == "4 images of the given folder in 3 classes"
 
 
 def test_classes_are_numbered_in_the_order_of_their_names(tmp_path: Path) -> None:
