@@ -10,7 +10,7 @@ from typing import Any
 from convexport.benchmarks.latency import BenchResult, LatencyOptions, Subject, bench
 from convexport.benchmarks.verify import Verification, verify
 from convexport.runtime.bundle import Manifest, read_manifest
-from convexport.runtime.errors import InputError
+from convexport.runtime.errors import InputError, UsageError
 from convexport.runtime.files import sha256_of
 from convexport.runtime.ort_session import OrtSession
 
@@ -46,8 +46,17 @@ def compare_bundles(
 
     Raises:
         GateError: a bundle fails its parity here: then its latency says nothing.
+        UsageError: E0267, two bundles have the same name.
         InputError: E0369, the baseline takes another input than the bundle.
     """
+    labels = [_label(bundle) for bundle in bundles]
+    if len(set(labels)) != len(labels):
+        raise UsageError(
+            "E0267",
+            "two bundles have the same name",
+            where=", ".join(labels),
+            hint="a bundle is told from another by its directory's name: rename one",
+        )
     parity = {}
     for bundle in bundles:
         report(f"parity of {bundle.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,16 @@ from convexport.calibration.images import ImageSet
 from convexport.calibration.photographs import photographs
 from convexport.runtime.batches import fixed_batch, run_in_batches
 from convexport.runtime.engine import Engine, load
-from convexport.runtime.errors import InputError
+from convexport.runtime.errors import GateError, InputError
 from convexport.runtime.ort_session import OrtSession
 
 PARITY_IMAGES = 64
 
-# An INT8 model that moves the logits by more than the largest of them computes noise.
-LIMITS = {"fp32": LIMIT, "fp16": 1e-2, "int8": 1.0}
+# How far the largest logit may move. INT8 has no such limit: its gate is signal against noise.
+LIMITS = {"fp32": LIMIT, "fp16": 1e-2}
+# Below the first, noise has more than half the amplitude of the signal; below the second, look
+# at what it does to the task.
+LEAST_SQNR_DB, LOW_SQNR_DB = 5.0, 20.0
 
 Progress = Callable[[int, int], None]
 
@@ -83,7 +87,10 @@ def verify(
     reference = OrtSession(bundle / engine.manifest.reference, provider=engine.manifest.provider)
     expected, actual = _logits(engine, reference, images, progress)
     parity = compare(expected, actual)
-    require_parity(parity, "the bundle's model", LIMITS[engine.manifest.precision])
+    if engine.manifest.precision in LIMITS:
+        require_parity(parity, "the bundle's model", LIMITS[engine.manifest.precision])
+    else:
+        require_signal(parity, "the bundle's model")
     accuracy = None if labels is None else paired_accuracy(expected, actual, labels)
     return Verification(
         name=engine.manifest.name,
@@ -95,6 +102,24 @@ def verify(
         accuracy=accuracy,
         accuracy_set=None if accuracy is None else images.description,
     )
+
+
+def require_signal(parity: Parity, stage: str) -> None:
+    """Let nothing pass whose output is mostly quantization noise.
+
+    Raises:
+        GateError: E0562 or E0563, as ``require_parity``; E0564, too much noise.
+    """
+    require_parity(parity, stage, sys.float_info.max)
+    if parity.sqnr_db is not None and parity.sqnr_db < LEAST_SQNR_DB:
+        raise GateError(
+            "E0564",
+            f"{stage}: {parity.sqnr_db:.1f} dB of signal to noise, {LEAST_SQNR_DB:g} are needed",
+            where=f"top-1 agreement {parity.top1} with the reference",
+            why="what comes out is mostly quantization noise",
+            hint="calibrate with images like those that the net will see (--calib DIR), "
+            "try --method minmax, or build --fp32",
+        )
 
 
 def _logits(
@@ -114,18 +139,28 @@ def _labels(engine: Engine, images: ImageSet) -> np.ndarray | None:
     """The images' labels as indices of the net's classes: by name where the names agree."""
     if not images.class_names:
         return None
-    classes = engine.manifest.classes
+    mapping = _class_indices(images.class_names, engine)
+    return np.array([mapping[item.label] for item in images.items if item.label is not None])
+
+
+def _class_indices(names: tuple[str, ...], engine: Engine) -> list[int]:
+    """Which output each class name of the data stands for.
+
+    By the net's labels where all are among them; as numbers where all are numbers of classes; by
+    their order only where the net has no labels and there is one name a class.
+    """
     known = {label: index for index, label in enumerate(engine.labels)}
-    if all(name in known for name in images.class_names):
-        mapping = [known[name] for name in images.class_names]
-    elif len(images.class_names) == classes:
-        mapping = list(range(classes))
-    else:
+    numbers = {str(index): index for index in range(engine.manifest.classes)}
+    for table in (known, numbers):
+        if all(name in table for name in names):
+            return [table[name] for name in names]
+    strangers = [name for name in names if name not in known]
+    if engine.has_labels or len(names) != engine.manifest.classes:
         raise InputError(
             "E0368",
-            f"the data has {len(images.class_names)} classes, the net {classes}",
-            where=f"classes such as {', '.join(images.class_names[:3])}",
+            f"the data's {len(names)} classes do not fit the net's {engine.manifest.classes}",
+            where=f"not among the net's labels: {', '.join(strangers[:5])}",
             why="there is no telling which class is which",
-            hint="name the folders after the net's labels, or give one folder a class",
+            hint="name the folders after the net's labels, or after the classes' numbers",
         )
-    return np.array([mapping[item.label] for item in images.items if item.label is not None])
+    return list(range(len(names)))

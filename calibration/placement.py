@@ -52,7 +52,7 @@ def quantized_tensors(graph: ir.Graph, placement: Placement) -> tuple[str, ...]:
     """
     chosen: dict[str, None] = {}
     for node in graph:
-        if node.op_type not in placement.integer_ops or not is_integer(node, placement):
+        if not is_integer(node, placement):
             continue
         for value in activation_inputs(node):
             chosen[str(value.name)] = None
@@ -65,11 +65,21 @@ def quantized_tensors(graph: ir.Graph, placement: Placement) -> tuple[str, ...]:
 
 
 def is_integer(node: ir.Node, placement: Placement) -> bool:
-    """Whether this node can run in integers: a Conv or Gemm needs constant weights."""
+    """Whether the runtime has an integer kernel for this very node, not only for its operator."""
+    if node.op_type not in placement.integer_ops or node.domain:
+        return False
+    computed = activation_inputs(node)
+    if not computed or any(value.dtype not in (None, ir.DataType.FLOAT) for value in computed):
+        return False
     if node.op_type in ("Conv", "Gemm"):
-        weight = node.inputs[1]
-        return weight is not None and ir.convenience.get_const_tensor(weight) is not None
-    return node.op_type in placement.integer_ops
+        # The data is computed; weights and bias are constant, and nothing else is scaled.
+        plain = all(node.attributes.get_float(name, 1.0) == 1.0 for name in ("alpha", "beta"))
+        return plain and computed == [node.inputs[0]] and not node.attributes.get_int("transA", 0)
+    if node.op_type == "AveragePool":
+        # ONNX Runtime's integer kernel counts the padding of a partial window differently.
+        padded = node.attributes.get_int("count_include_pad", 0)
+        return not (padded and node.attributes.get_int("ceil_mode", 0))
+    return len(computed) == len(node.inputs)
 
 
 def activation_inputs(node: ir.Node) -> list[ir.Value]:
@@ -86,9 +96,16 @@ def fused_output(node: ir.Node) -> ir.Value:
     return output
 
 
-def scale_source(graph: ir.Graph, name: str, placement: Placement) -> str:
-    """The tensor whose scale this one takes: itself, or the first before it that has its own."""
-    producers = {str(node.outputs[0].name): node for node in graph}
-    while name in producers and producers[name].op_type in placement.keep_scale:
-        name = str(activation_inputs(producers[name])[0].name)
-    return name
+def scale_sources(graph: ir.Graph, placement: Placement) -> dict[str, str]:
+    """For each tensor that gets Q/DQ, the tensor whose scale it takes: mostly itself.
+
+    Behind an operator that keeps its input's scale it is the first before it that has its own.
+    """
+    producers = {str(value.name): node for node in graph for value in node.outputs}
+    sources = {}
+    for tensor in quantized_tensors(graph, placement):
+        name = tensor
+        while name in producers and producers[name].op_type in placement.keep_scale:
+            name = str(activation_inputs(producers[name])[0].name)
+        sources[tensor] = name
+    return sources

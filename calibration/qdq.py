@@ -52,23 +52,53 @@ def insert_qdq(
     """Put Q/DQ on the named activations and on the weights of their Conv and Gemm, in place.
 
     Returns:
-        The precision of every node that was there before: ``int8`` or ``fp32``.
+        The precision in which every node that was there before is placed: ``int8`` or ``fp32``.
     """
-    graph = model.graph
-    nodes = list(graph)
+    nodes = list(model.graph)
     precisions = {
         str(node.name): "int8" if _all_quantized(node, scales, placement) else "fp32"
         for node in nodes
     }
+    values = {str(value.name): value for node in nodes for value in node.outputs}
+    values.update((str(value.name), value) for value in model.graph.inputs)
+    graph = _Graph(model.graph, {*values, *map(str, model.graph.initializers)})
     for node in nodes:
         if node.op_type in ("Conv", "Gemm") and precisions[str(node.name)] == "int8":
             (data,) = activation_inputs(node)
             _quantize_weights(graph, node, scales[str(data.name)], placement)
-    values = {str(v.name): v for v in (*graph.inputs, *(n.outputs[0] for n in nodes))}
     for name, scale in scales.items():
         _quantize_activation(graph, values[name], scale)
-    graph.sort()
+    model.graph.sort()
     return precisions
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A graph and the names in it, so that what is added clashes with nothing of the user's."""
+
+    inner: ir.Graph
+    names: set[str]
+
+    def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
+        free = self._free(name)
+        value = ir.Value(name=free, const_value=ir.tensor(array, name=free))
+        value.shape = ir.Shape(array.shape)
+        value.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
+        self.inner.register_initializer(value)
+        return value
+
+    def add(self, node: ir.Node, dtype: ir.DataType, shape: ir.Shape | None) -> ir.Value:
+        output = node.outputs[0]
+        output.name = node.name = self._free(str(node.name))
+        output.type, output.shape = ir.TensorType(dtype), shape
+        self.inner.append(node)
+        return output
+
+    def _free(self, name: str) -> str:
+        while name in self.names:
+            name += "_"
+        self.names.add(name)
+        return name
 
 
 def quantize_weight(
@@ -91,74 +121,59 @@ def _all_quantized(node: ir.Node, scales: Mapping[str, Scale], placement: Placem
     return is_integer(node, placement) and all(str(value.name) in scales for value in computed)
 
 
-def _quantize_activation(graph: ir.Graph, value: ir.Value, scale: Scale) -> None:
+def _quantize_activation(graph: _Graph, value: ir.Value, scale: Scale) -> None:
     name = str(value.name)
     parameters = [
-        _constant(graph, f"{name}.scale", np.array(scale.scale, dtype=np.float32)),
-        _constant(graph, f"{name}.zero_point", scale.zero_point),
+        graph.constant(f"{name}.scale", np.array(scale.scale, dtype=np.float32)),
+        graph.constant(f"{name}.zero_point", scale.zero_point),
     ]
     users = list(value.uses())
+    integer = ir.DataType.from_numpy(scale.zero_point.dtype)
     quantize = ir.node("QuantizeLinear", [value, *parameters], name=f"{name}.Q")
-    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *parameters], name=f"{name}.DQ")
-    dtypes = (ir.DataType.from_numpy(scale.zero_point.dtype), ir.DataType.FLOAT)
-    for node, dtype in zip((quantize, dequantize), dtypes, strict=True):
-        output = node.outputs[0]
-        output.name, output.shape, output.type = node.name, value.shape, ir.TensorType(dtype)
-    graph.extend([quantize, dequantize])
+    quantized = graph.add(quantize, integer, value.shape)
+    dequantize = ir.node("DequantizeLinear", [quantized, *parameters], name=f"{name}.DQ")
+    dequantized = graph.add(dequantize, ir.DataType.FLOAT, value.shape)
     for user, index in users:
-        user.replace_input_with(index, dequantize.outputs[0])
+        user.replace_input_with(index, dequantized)
 
 
-def _quantize_weights(graph: ir.Graph, node: ir.Node, data: Scale, placement: Placement) -> None:
+def _quantize_weights(graph: _Graph, node: ir.Node, data: Scale, placement: Placement) -> None:
     weight = node.inputs[1]
     assert weight is not None and weight.const_value is not None
     array = weight.const_value.numpy()
     transposed = node.op_type == "Gemm" and not node.attributes.get_int("transB", 0)
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    offsets = None
-    if bias is not None and bias.const_value is not None and placement.integer_bias:
-        offsets = bias.const_value.numpy().astype(np.float64).ravel()
+    bias = node.inputs[2] if len(node.inputs) > 2 and placement.integer_bias else None
     least: NDArray[np.float64] | float = _SMALLEST_SCALE
-    if offsets is not None:
+    offsets = np.zeros(0)
+    if bias is not None and bias.const_value is not None:
+        channels = array.shape[1] if transposed else array.shape[0]
+        offsets = np.broadcast_to(bias.const_value.numpy().astype(np.float64).ravel(), channels)
         # An INT32 bias must hold the offset: where it would not, the weights get coarser.
         least = np.maximum(_SMALLEST_SCALE, np.abs(offsets) / (_INT32_MAX * float(data.scale)))
     integers, scales = quantize_weight(array.T if transposed else array, least)
     axis = 1 if transposed else 0
     quantized = integers.T if transposed else integers
-    replaced = _dequantized(graph, f"{node.name}.weight", quantized, scales, axis)
-    node.replace_input_with(1, replaced)
-    if bias is not None and offsets is not None:
+    node.replace_input_with(1, _dequantized(graph, f"{node.name}.weight", quantized, scales, axis))
+    if bias is not None:
         products = (scales * data.scale).astype(np.float32)
         rounded = np.clip(np.rint(offsets / products), -_INT32_MAX, _INT32_MAX).astype(np.int32)
         node.replace_input_with(2, _dequantized(graph, f"{node.name}.bias", rounded, products, 0))
     for value in (weight, bias):
         if value is not None and not value.uses():
-            graph.initializers.pop(str(value.name), None)
+            graph.inner.initializers.pop(str(value.name), None)
 
 
 def _dequantized(
-    graph: ir.Graph,
+    graph: _Graph,
     name: str,
     integers: NDArray[np.generic],
     scales: NDArray[np.float32],
     axis: int,
 ) -> ir.Value:
     inputs = [
-        _constant(graph, f"{name}.quantized", np.ascontiguousarray(integers)),
-        _constant(graph, f"{name}.scale", scales),
-        _constant(graph, f"{name}.zero_point", np.zeros(scales.shape, integers.dtype)),
+        graph.constant(f"{name}.quantized", np.ascontiguousarray(integers)),
+        graph.constant(f"{name}.scale", scales),
+        graph.constant(f"{name}.zero_point", np.zeros(scales.shape, integers.dtype)),
     ]
     node = ir.node("DequantizeLinear", inputs, {"axis": axis}, name=f"{name}.DQ")
-    node.outputs[0].name = node.name
-    graph.append(node)
-    return node.outputs[0]
-
-
-def _constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    if name in graph.initializers:
-        return graph.initializers[name]
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    value.shape = ir.Shape(array.shape)
-    value.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
-    graph.register_initializer(value)
-    return value
+    return graph.add(node, ir.DataType.FLOAT, ir.Shape(integers.shape))

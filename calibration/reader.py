@@ -56,6 +56,14 @@ class ImageItem:
         """
         return _hash(self.content())
 
+    def readable(self) -> bool:
+        """Whether it can be decoded."""
+        try:
+            decode(self.content(), Preprocess(), name=self.name)
+        except InputError:
+            return False
+        return True
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -71,7 +71,8 @@ def existing_bundle(output: Path, build_key: str, *, force: bool) -> Manifest | 
     if not output.exists() and not output.is_symlink():
         return None
     manifest, state = _look_at(output)
-    if manifest is not None and state == "intact" and manifest.data.get("build_key") == build_key:
+    same = manifest is not None and manifest.data.get("build_key") == build_key
+    if same and state == "intact" and not force and (output / REPORT).is_file():
         return manifest
     empty = output.is_dir() and not output.is_symlink() and not any(output.iterdir())
     if manifest is None and not empty:

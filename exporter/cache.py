@@ -69,8 +69,10 @@ class StageCache:
         name: str,
         inputs: Mapping[str, Any],
         produce: Callable[[Path], Mapping[str, Any]],
+        *,
+        fresh: bool = False,
     ) -> StageResult:
-        """The entry for these inputs: found, or produced into an empty directory.
+        """The entry for these inputs: found, unless it must be fresh, or produced anew.
 
         Raises:
             BusyError: E0780, another build holds the entry for too long.
@@ -81,7 +83,7 @@ class StageCache:
         key = stage_key(name, inputs)
         directory = self.root / "stages" / f"{name}-{key[:32]}"
         with self._locked(directory):
-            facts = _read_entry(directory)
+            facts = None if fresh else _read_entry(directory)
             cached = facts is not None
             if facts is None:
                 facts = _produce(directory, produce)
@@ -90,8 +92,10 @@ class StageCache:
     @contextmanager
     def _locked(self, directory: Path) -> Iterator[None]:
         with storage_errors(directory):
-            directory.parent.mkdir(parents=True, exist_ok=True)
-        _refuse_world_writable(self.root)
+            for place in (self.root, directory.parent):
+                # Not what the umask allows: nobody else is to write here.
+                place.mkdir(mode=0o755, parents=True, exist_ok=True)
+                _refuse_world_writable(place)
         lock = FileLock(directory.with_name(f"{directory.name}.lock"))
         try:
             lock.acquire(timeout=0)

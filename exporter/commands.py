@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,18 @@ def show(name: str, as_json: bool) -> None:
 @click.command()
 @click.argument("model")
 @click.option("--fp32", "precision", flag_value="fp32", help="32-bit floats (the default).")
-@click.option("--fp16", "precision", flag_value="fp16", help="16-bit floats.")
+@click.option(
+    "--fp16", "precision", flag_value="fp16", help="16-bit floats (no target takes them yet)."
+)
 @click.option("--int8", "precision", flag_value="int8", help="8-bit integers, calibrated.")
 @click.option("--target", default="cpu", show_default=True, help="Where it will run.")
 @click.option("--weights", help="pretrained, digits, random[:SEED], or a checkpoint's path.")
 @click.option("--calib", type=click.Path(path_type=Path), help="Directory of calibration images.")
-@click.option("--calib-images", type=int, default=128, show_default=True, help="At most so many.")
-@click.option("--method", default="percentile", show_default=True, help="percentile or minmax.")
-@click.option("--percentile", type=float, default=99.999, show_default=True)
+@click.option("--calib-images", type=int, help="Use at most so many.  [default: 128]")
+@click.option(
+    "--method", help="How thresholds are chosen: percentile or minmax.  [default: percentile]"
+)
+@click.option("--percentile", type=float, help="Of magnitudes to cover.  [default: 99.999]")
 @click.option("--classes", type=int, help="Number of classes, where it is not the net's own.")
 @click.option("--input-shape", metavar="CxHxW", callback=shape, help="For a net of your own.")
 @click.option("--preprocess", type=click.Path(path_type=Path), help="JSON, for a net of your own.")
@@ -67,12 +72,14 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Replace the bundle that stands there.")
 @click.option("--offline", is_flag=True, help="Open no connection.")
 @click.option("--bench-seconds", type=float, default=10.0, show_default=True, help="0: no latency.")
-@click.option("--lock-timeout", type=float, default=600.0, show_default=True)
+@click.option(
+    "--lock-timeout", type=float, default=600.0, show_default=True, help="Seconds to wait."
+)
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where stage results are kept.")
 @JSON
 def build(model: str, as_json: bool, **arguments: Any) -> None:
     """Build a bundle: MODEL is a name of `convexport list`, package.module:factory of your own
-    nn.Module, an .onnx file or a .pt2 program."""
+    nn.Module, or an .onnx file."""
     from convexport.exporter import summary
     from convexport.exporter.console import ConsoleEvents
     from convexport.exporter.pipeline import build as build_bundle
@@ -96,8 +103,10 @@ def verify(bundle: Path, data: str | None, as_json: bool) -> None:
     from convexport.calibration.images import folder
     from convexport.exporter import summary
 
-    images = digits("test") if data == "digits" else data and folder(Path(data))
-    result = verify_bundle(bundle, images or None)
+    images = None
+    if data is not None:
+        images = digits("test") if data == "digits" else folder(Path(data))
+    result = verify_bundle(bundle, images)
     _print(as_json, result.to_dict(), lambda: summary.verification_text(result))
 
 
@@ -177,28 +186,49 @@ def doctor(cache_dir: Path | None, as_json: bool) -> None:
         sys.exit(4)
 
 
-def _build_options(
-    *, method: str, percentile: float, precision: str | None, cache_dir: Path | None, **rest: Any
-) -> Any:
+def _build_options(*, precision: str | None, cache_dir: Path | None, **rest: Any) -> Any:
     from convexport.calibration.thresholds import Method
     from convexport.exporter.options import BuildOptions
 
-    if rest["calib"] is not None and precision != "int8":
-        raise UsageError("E0284", "--calib is for --int8", hint="add --int8, or leave --calib out")
-    if cache_dir is not None:
-        rest["cache_dir"] = cache_dir
+    names = ("calib", "calib_images", "method", "percentile")
+    if precision != "int8":
+        _refuse_given({name: rest[name] for name in names}, "--int8", "it calibrates nothing else")
+    if rest["method"] == "minmax":
+        _refuse_given({"percentile": rest["percentile"]}, "--method percentile", "minmax takes all")
+    method = _given(name=rest.pop("method"), percentile=rest.pop("percentile"))
     return BuildOptions(
         precision=precision or "fp32",  # type: ignore[arg-type]  # one of click's flag values
-        method=Method(name=method, percentile=percentile),
+        method=Method(**method),
+        **_given(cache_dir=cache_dir, calib_images=rest.pop("calib_images")),
         **rest,
     )
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given; the others keep their defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _refuse_given(options: dict[str, Any], needed: str, why: str) -> None:
+    for name in _given(**options):
+        flag = f"--{name.replace('_', '-')}"
+        hint = f"add {needed}, or leave {flag} out"
+        raise UsageError("E0284", f"{flag} is for {needed}", why=why, hint=hint)
 
 
 def _print(as_json: bool, data: Any, text: Any) -> None:
     """Data as JSON, or whatever ``text()`` gives to a person."""
     if as_json:
-        click.echo(json.dumps(data, indent=2, allow_nan=False))
-        return
-    from convexport.exporter.console import console
+        rendered = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    else:
+        from convexport.exporter.console import console
 
-    console().print(text())
+        terminal = console()
+        with terminal.capture() as captured:
+            terminal.print(text())
+        rendered = captured.get()
+    try:
+        click.echo(rendered, nl=False)
+    except BrokenPipeError:
+        # The reader went away, as `head` does. Python would complain once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

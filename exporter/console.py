@@ -17,7 +17,7 @@ from convexport.cli import printable
 from convexport.exporter.cache import StageResult
 from convexport.exporter.events import Events
 
-# 80 columns where the output is no terminal: wide enough for our tables, narrow enough to mail.
+# Where the output is no terminal: wide enough for our tables, narrow enough to mail.
 _PLAIN_WIDTH = 100
 
 
@@ -112,7 +112,7 @@ def stage_line(name: str, facts: Mapping[str, Any]) -> str:
         parity = facts["parity"]
         top1 = parity["top1"]
         return (
-            f"{facts['counts'].get('int8', 0)} nodes in INT8, {parity['sqnr_db']:.1f} dB, "
+            f"{facts['counts'].get('int8', 0)} nodes placed in INT8, {parity['sqnr_db']:.1f} dB, "
             f"top-1 agreement {top1['k']}/{top1['n']}"
         )
     if name == "accuracy":

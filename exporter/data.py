@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convexport.benchmarks.verify import PARITY_IMAGES
 from convexport.calibration.digits import digits
@@ -11,8 +11,6 @@ from convexport.calibration.images import ImageSet, folder, overlap
 from convexport.calibration.photographs import photographs
 from convexport.exporter.options import BuildOptions
 from convexport.exporter.source import Source
-
-FEW_IMAGES = 100
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,6 @@ class Images:
                 "calibration images are a stand-in (crops of two photographs): "
                 "give your own with --calib DIR"
             )
-        if len(self.calibration) < FEW_IMAGES:
-            yield f"only {len(self.calibration)} calibration images; 100 or more are better"
         if self.evaluation is not None and (same := overlap(self.calibration, self.evaluation)):
             yield f"{len(same)} calibration images are also evaluation images"
 
@@ -70,10 +66,16 @@ def choose_images(source: Source, options: BuildOptions) -> Images:
 
 
 def _held_out(images: ImageSet, calibration: ImageSet) -> ImageSet | None:
+    """Images of the folder whose content is not in the calibration set, if there are enough."""
     used = {item.name for item in calibration.items}
-    rest = ImageSet(
-        kind=images.kind,
-        description=f"{PARITY_IMAGES} images of the folder that were not used for calibration",
-        items=tuple(item for item in images.items if item.name not in used),
-    )
-    return rest.sample(PARITY_IMAGES) if len(rest) >= PARITY_IMAGES else None
+    rest = tuple(item for item in images.items if item.name not in used)
+    if len(rest) < PARITY_IMAGES:
+        return None
+    # Twice as many as are wanted: some may be copies of calibration images, or unreadable.
+    candidates = replace(images, items=rest).sample(2 * PARITY_IMAGES)
+    copies = set(overlap(candidates, calibration))
+    kept = tuple(item for item in candidates.items if item.name not in copies and item.readable())
+    if len(kept) < PARITY_IMAGES:
+        return None
+    description = "images of the given folder that were not used for calibration"
+    return replace(images, items=kept, description=description).sample(PARITY_IMAGES)

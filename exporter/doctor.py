@@ -26,14 +26,13 @@ State = Literal["ok", "missing", "problem"]
 _PACKAGES = {
     "torch": ("2.10", "cpu", "building from PyTorch"),
     "onnx": ("1.21", "cpu", "building"),
+    "onnx-ir": ("0.2", "cpu", "building"),
     "onnxscript": ("0.6", "cpu", "exporting modules"),
     "onnxsim": ("0.6", "cpu", "simplifying"),
+    "onnxslim": ("0.1.90", "cpu", "simplifying what onnxsim cannot"),
     "safetensors": ("0.5", "cpu", "loading checkpoints"),
     "scikit-learn": ("1.4", "cpu", "the digits and the stand-in photographs"),
-    "tensorrt": ("8.5", "tensorrt", "TensorRT engines"),
-    "openvino": ("2024.4", "openvino", "Intel's runtime"),
 }
-_OPTIONAL = ("tensorrt", "openvino")
 _NEEDED_MB = 2000
 
 
@@ -84,8 +83,7 @@ def _packages() -> Iterator[Finding]:
         version = _version(name)
         fix = f"pip install 'convexport[{extra}]'"
         if version is None:
-            state: State = "missing" if name in _OPTIONAL else "problem"
-            yield Finding(name, state, f"not installed; for {purpose}", fix)
+            yield Finding(name, "problem", f"not installed; for {purpose}", fix)
         elif Version(version) < Version(least):
             yield Finding(name, "problem", f"{version}, older than {least}", f"{fix} --upgrade")
         else:
@@ -118,7 +116,10 @@ def _targets() -> Iterator[Finding]:
         if target.provider in available:
             yield Finding(f"target {target.name}", "ok", ", ".join(target.precisions))
         else:
-            fix = "pip install 'convexport[gpu]', with an NVIDIA driver, CUDA and cuDNN"
+            fix = (
+                "with an NVIDIA driver, CUDA and cuDNN: pip uninstall onnxruntime, "
+                "then pip install onnxruntime-gpu"
+            )
             detail = f"ONNX Runtime has no {target.provider} here"
             yield Finding(f"target {target.name}", "missing", detail, fix)
 
@@ -128,8 +129,15 @@ def _cache(cache: Path) -> Finding:
         return Finding("cache", "ok", f"{cache} (empty)")
     if cache.stat().st_mode & stat.S_IWOTH:
         return Finding("cache", "problem", f"anybody may write to {cache}", f"chmod o-w {cache}")
-    size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
+    size = sum(_size(path) for path in cache.rglob("*"))
     return Finding("cache", "ok", f"{cache} ({size / 1e6:.0f} MB; may be deleted at any time)")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:  # it was deleted meanwhile
+        return 0
 
 
 def _disk(cache: Path) -> Finding:

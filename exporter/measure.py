@@ -17,10 +17,11 @@ from convexport.runtime.files import sha256_of
 from convexport.runtime.ort_session import OrtSession
 
 
-def accuracy_stage(model: Path, reference: Path) -> dict[str, Any]:
+def accuracy_stage(model: Path, reference: Path, target: Target) -> dict[str, Any]:
     """Top-1 of the model and of the reference on the labelled evaluation images, paired."""
     logits = run_in_batches(
-        OrtSession(model), np.load(reference / "evaluation_inputs.npy", mmap_mode="r")
+        OrtSession(model, provider=target.provider),
+        np.load(reference / "evaluation_inputs.npy", mmap_mode="r"),
     )
     expected = np.load(reference / "evaluation_logits.npy")
     labels = np.load(reference / "evaluation_labels.npy")
@@ -42,7 +43,7 @@ def latency_stage(
 ) -> dict[str, Any]:
     """Latency at batch 1 on all cores: the simplified FP32 graph, and the model beside it."""
     files = {"fp32": fp32} if model == fp32 else {"fp32": fp32, "int8": model}
-    spec = OrtSession(fp32).inputs[0]
+    spec = OrtSession(fp32, provider=target.provider).inputs[0]
     subjects = [
         Subject(
             label=label,

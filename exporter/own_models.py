@@ -1,14 +1,13 @@
-"""Nets of the user's own: a factory of modules, a .pt2 program, an .onnx file."""
+"""Nets of the user's own: a factory of modules, or an .onnx file."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import sys
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convexport.exporter.onnx_file import content_digest, read_onnx
 from convexport.exporter.options import BuildOptions
@@ -21,7 +20,7 @@ from convexport.exporter.source import (
 )
 from convexport.runtime.batches import run_in_batches
 from convexport.runtime.errors import InputError, UsageError
-from convexport.runtime.files import read_json, sha256_of
+from convexport.runtime.files import read_json
 from convexport.runtime.optional import require
 from convexport.runtime.ort_session import OrtSession
 from convexport.runtime.specs import Preprocess
@@ -29,10 +28,6 @@ from convexport.runtime.specs import Preprocess
 if TYPE_CHECKING:
     import onnx
     import torch
-
-ASSUMED_PREPROCESS = (
-    "preprocess assumed: ImageNet's mean and standard deviation; give --preprocess FILE"
-)
 
 
 def source_from_factory(model: str, options: BuildOptions) -> Source:
@@ -44,30 +39,7 @@ def source_from_factory(model: str, options: BuildOptions) -> Source:
     """
     module = _call_factory(model)
     name = model.partition(":")[2].replace(".", "_")
-    return _own(name, "module", module, options, _state_identity(module))
-
-
-def source_from_exported_program(path: Path, options: BuildOptions) -> Source:
-    """A program that ``torch.export.save`` wrote.
-
-    Raises:
-        InputError: E0383 or E0386, there is no such file, or it cannot be loaded.
-        UsageError: E0282, an option is missing or is for nets of the zoo.
-    """
-    torch = require("torch", extra="cpu", purpose="loading an exported program")
-    if not path.is_file():
-        raise InputError("E0383", "there is no such file", where=str(path))
-    try:
-        module = torch.export.load(path).module()
-    except Exception as error:  # zip, json and torch errors of many classes
-        raise InputError(
-            "E0386",
-            f"{path.name} is not a program that torch.export can load",
-            where=f"{path} ({path.stat().st_size} bytes)",
-            why=str(error)[:300],
-            hint="write it with torch.export.save, in a version of torch not newer than this one",
-        ) from error
-    return _own(path.stem, "exported program", module, options, {"sha256": sha256_of(path)})
+    return _own(name, module, options, model.partition(":")[0])
 
 
 def source_from_onnx(path: Path, options: BuildOptions) -> Source:
@@ -106,36 +78,33 @@ def source_from_onnx(path: Path, options: BuildOptions) -> Source:
         labels=_counted(labels_for(options, ()), _classes(model)),
         weights={"kind": "file", "source": path.name, "sha256": digest, "licence": None},
         identity={"onnx": digest},
-        notes=() if options.preprocess else (ASSUMED_PREPROCESS,),
+        notes=_assumed(options, shape),
         export=export,
         reference=reference,
         reference_name="ONNX Runtime on the given file, without optimizations",
     )
 
 
-def _own(
-    name: str,
-    kind: str,
-    module: torch.nn.Module,
-    options: BuildOptions,
-    identity: Mapping[str, Any],
-) -> Source:
+def _own(name: str, module: torch.nn.Module, options: BuildOptions, origin: str) -> Source:
     _refuse_zoo_options(options, name)
-    if options.input_shape is None:
+    shape = options.input_shape
+    if shape is None:
         raise UsageError(
             "E0282",
             f"the input shape of {name} is not known",
             hint="give --input-shape 3x224x224",
         )
+    answer = _answer(module, shape)
+    digest = _state_digest(module, origin, answer)
     return source_from_torch(
         name=name,
-        kind=kind,
-        shape=options.input_shape,
-        preprocess=_preprocess(options, options.input_shape),
-        labels=_counted(labels_for(options, ()), _outputs(module, options.input_shape)),
-        weights={"kind": "file", "source": name, "sha256": identity["sha256"], "licence": None},
-        identity={**identity, "shape": list(options.input_shape)},
-        notes=() if options.preprocess else (ASSUMED_PREPROCESS,),
+        kind="module",
+        shape=shape,
+        preprocess=_preprocess(options, shape),
+        labels=require_labels(labels_for(options, ()), answer.shape[-1]),
+        weights={"kind": "file", "source": f"{name}()", "sha256": digest, "licence": None},
+        identity={"module": digest, "shape": list(shape)},
+        notes=_assumed(options, shape),
         load=lambda: module,
     )
 
@@ -163,16 +132,72 @@ def _call_factory(model: str) -> torch.nn.Module:
     return ready
 
 
-def _state_identity(module: torch.nn.Module) -> dict[str, str]:
-    """What a module of the user's own is known by: its printed structure, code and weights."""
+def _state_digest(module: torch.nn.Module, origin: str, answer: torch.Tensor) -> str:
+    """What a module of the user's own is known by: its code, its weights, and what it answers.
+
+    The answer to seeded noise catches what neither shows: plain attributes and other state.
+    """
     digest = hashlib.sha256(repr(module).encode())
-    for kind in sorted({type(part) for part in module.modules()}, key=lambda k: k.__qualname__):
-        source = getattr(sys.modules.get(kind.__module__), "__file__", None)
-        if source and not kind.__module__.startswith("torch."):
+    modules = {type(part).__module__ for part in module.modules()} | {origin}
+    for name in sorted(modules):
+        source = getattr(sys.modules.get(name), "__file__", None)
+        if source and not name.startswith("torch."):
             digest.update(Path(source).read_bytes())
     for name, tensor in module.state_dict().items():
         digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    return {"sha256": digest.hexdigest()}
+    digest.update(answer.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _answer(module: torch.nn.Module, shape: tuple[int, int, int]) -> torch.Tensor:
+    """What the module gives for two images of seeded noise, held against what a build needs.
+
+    Raises:
+        InputError: E0392, it does not run on them, or not twice alike; E0393, it does not give
+            logits (batch, classes) in float32.
+    """
+    library = require("torch", extra="cpu", purpose="building a module")
+    noise = library.randn(2, *shape, generator=library.Generator().manual_seed(0))
+    try:
+        with library.no_grad():
+            answers = [module(noise) for _ in range(2)]
+    except Exception as error:  # the user's own code may raise anything
+        raise InputError(
+            "E0392",
+            f"the module does not run on a batch of two images {'x'.join(map(str, shape))}",
+            why=f"{type(error).__name__}: {error}"[:300],
+            hint="check --input-shape; the batch must be free, the weights float32",
+        ) from error
+    answer: torch.Tensor = answers[0]
+    if (
+        not isinstance(answer, library.Tensor)
+        or answer.ndim != 2
+        or answer.dtype != library.float32
+    ):
+        kind = type(answer).__name__
+        if isinstance(answer, library.Tensor):
+            kind = f"{answer.dtype} tensor of shape {tuple(answer.shape)}"
+        raise InputError(
+            "E0393",
+            f"the module gives a {kind}, not float32 logits of shape (batch, classes)",
+            hint="wrap it in a module that returns the logits alone",
+        )
+    if not library.equal(*answers):
+        raise InputError(
+            "E0392",
+            "the module gives different answers to the same images",
+            why="there is no reference to compare with",
+            hint="remove what is random in its forward pass",
+        )
+    checked: torch.Tensor = answer
+    return checked
+
+
+def _assumed(options: BuildOptions, shape: tuple[int, int, int]) -> tuple[str, ...]:
+    if options.preprocess is not None:
+        return ()
+    values = "0.5" if shape[0] == 1 else "ImageNet's"
+    return (f"preprocess assumed: mean and std {values}; give yours with --preprocess FILE",)
 
 
 def _refuse_zoo_options(options: BuildOptions, name: str) -> None:
@@ -189,21 +214,6 @@ def _counted(labels: tuple[str, ...], classes: int | None) -> tuple[str, ...]:
 def _classes(model: onnx.ModelProto) -> int | None:
     dims = model.graph.output[0].type.tensor_type.shape.dim
     return dims[-1].dim_value or None if dims else None
-
-
-def _outputs(module: torch.nn.Module, shape: tuple[int, int, int]) -> int | None:
-    torch = require("torch", extra="cpu", purpose="building a module")
-    try:
-        with torch.no_grad():
-            output = module(torch.zeros(2, *shape))
-    except Exception as error:  # the user's own code may raise anything
-        raise InputError(
-            "E0392",
-            f"the module does not run on images of {'x'.join(map(str, shape))}",
-            why=f"{type(error).__name__}: {error}"[:300],
-            hint="check --input-shape",
-        ) from error
-    return int(output.shape[-1]) if isinstance(output, torch.Tensor) else None
 
 
 def _image_shape(path: Path, model: onnx.ModelProto) -> tuple[int, int, int]:

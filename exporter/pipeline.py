@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from convexport.benchmarks.verify import LOW_SQNR_DB
 from convexport.calibration.images import ImageSet
 from convexport.exporter import measure
 from convexport.exporter.artifacts import CALIBRATION, EXPORTED, QUANTIZED, RANGES, SIMPLIFIED
-from convexport.exporter.bundle_writer import Parts, existing_bundle, write_bundle
+from convexport.exporter.bundle_writer import REPORT, Parts, existing_bundle, write_bundle
 from convexport.exporter.cache import StageCache, StageResult, stage_key
 from convexport.exporter.data import Images, choose_images
 from convexport.exporter.events import Events
@@ -27,6 +28,7 @@ from convexport.exporter.source import Source
 from convexport.exporter.sources import find_source
 from convexport.exporter.targets import Target, find_target, require_precision
 from convexport.runtime.bundle import Manifest
+from convexport.runtime.files import read_json
 from convexport.runtime.ort_session import require_provider
 
 _TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxslim", "onnxruntime", "numpy")
@@ -38,7 +40,7 @@ class BuildResult:
 
     Attributes:
         bundle: its directory.
-        report: what was measured; empty where the bundle stood there already.
+        report: what was measured, now or when the bundle was built.
         stages: in order; empty where the bundle stood there already.
     """
 
@@ -54,7 +56,7 @@ def build(
     """Build a bundle for a model and a target.
 
     Args:
-        model: a name of the zoo, ``package.module:factory``, an ``.onnx`` or a ``.pt2`` file.
+        model: a name of the zoo, ``package.module:factory``, or an ``.onnx`` file.
 
     Raises:
         ConvexportError: its class says what kind of thing went wrong; nothing half-written stays.
@@ -71,7 +73,7 @@ def build(
     key = stage_key("bundle", _request(source, images, target, options))
     manifest = existing_bundle(output, key, force=options.force)
     if manifest is not None:
-        return BuildResult(output, manifest)
+        return BuildResult(output, manifest, read_json(output / REPORT))
     cache = StageCache(options.cache_dir, options.lock_timeout, events.note)
     return _Build(source, images, target, options, cache, events).run(output, key)
 
@@ -89,8 +91,6 @@ class _Build:
 
     def run(self, output: Path, key: str) -> BuildResult:
         reference = self._reference()
-        for note in reference.facts["notes"]:
-            self.events.note(note)
         exported = self._export(reference)
         simplified = self._simplify(exported, reference)
         done = [reference, exported, simplified]
@@ -101,7 +101,8 @@ class _Build:
             model = done[-1].directory / QUANTIZED
         done += self._measure(model, fp32, reference)
         facts = {result.name: dict(result.facts) for result in done}
-        notes = [*self.source.notes, *self.images.notes(), *reference.facts["notes"]]
+        notes = [*self.source.notes, *self.images.notes()]
+        notes += [note for result in done for note in _notes_of(result)]
         parts = Parts(
             model=model,
             reference=fp32,
@@ -122,7 +123,8 @@ class _Build:
 
         inputs = {
             "source": self.source.identity,
-            "sets": _fingerprints(self.images),
+            "parity": self.images.parity.fingerprint(),
+            "evaluation": self.images.evaluation and self.images.evaluation.fingerprint(),
             "preprocess": self.source.preprocess.to_dict(),
             "torch": _version("torch"),
         }
@@ -143,7 +145,7 @@ class _Build:
         inputs = {
             "source": self.source.identity,
             "reference": reference.key,
-            "opset": self.target.opset,
+            "target": asdict(self.target),
             "metadata": metadata,
             "versions": _versions(),
         }
@@ -153,7 +155,9 @@ class _Build:
         def produce(out: Path) -> Mapping[str, Any]:
             from convexport.exporter.stages import simplify_stage
 
-            return simplify_stage(exported.directory / EXPORTED, reference.directory, out)
+            return simplify_stage(
+                exported.directory / EXPORTED, reference.directory, self.target, out
+            )
 
         return self._stage("simplify", {"from": exported.key}, produce)
 
@@ -198,7 +202,7 @@ class _Build:
 
     def _measure(self, model: Path, fp32: Path, reference: StageResult) -> Iterator[StageResult]:
         def accuracy(out: Path) -> Mapping[str, Any]:
-            return measure.accuracy_stage(model, reference.directory)
+            return measure.accuracy_stage(model, reference.directory, self.target)
 
         def latency(out: Path) -> Mapping[str, Any]:
             return measure.latency_stage(
@@ -206,20 +210,26 @@ class _Build:
             )
 
         seconds = self.options.bench_seconds
-        entry = model.parent.name
+        inputs = {"model": model.parent.name, "target": asdict(self.target)}
         if self.images.evaluation is not None:
-            inputs = {"model": entry, "reference": reference.key}
-            yield self._stage("accuracy", inputs, accuracy)
+            yield self._stage("accuracy", {**inputs, "reference": reference.key}, accuracy)
         if seconds:
-            conditions = measure.measuring_conditions(seconds)
-            yield self._stage("latency", {"model": entry, "conditions": conditions}, latency)
+            inputs["conditions"] = measure.measuring_conditions(seconds)
+            yield self._stage("latency", inputs, latency, fresh=self.options.force)
 
     def _stage(
-        self, name: str, inputs: Mapping[str, Any], produce: Callable[[Path], Mapping[str, Any]]
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        produce: Callable[[Path], Mapping[str, Any]],
+        *,
+        fresh: bool = False,
     ) -> StageResult:
         self.events.start(name)
-        result = self.cache.stage(name, inputs, produce)
+        result = self.cache.stage(name, inputs, produce, fresh=fresh)
         self.events.finish(result)
+        for note in _notes_of(result):
+            self.events.note(note)
         return result
 
 
@@ -230,18 +240,26 @@ def _request(
         "source": source.identity,
         "labels": list(source.labels),
         "preprocess": source.preprocess.to_dict(),
-        "sets": _fingerprints(images),
+        "parity": images.parity.fingerprint(),
+        "calibration": images.calibration and images.calibration.fingerprint(),
+        "method": images.calibration and asdict(options.method),
         "target": asdict(target),
         "precision": options.precision,
-        "method": asdict(options.method),
-        "bench": options.bench_seconds > 0,
+        "bench": options.bench_seconds,
         "versions": _versions(),
     }
 
 
-def _fingerprints(images: Images) -> dict[str, str]:
-    sets = {"calibration": images.calibration, "parity": images.parity}
-    return {name: each.fingerprint() for name, each in sets.items() if each is not None}
+def _notes_of(result: StageResult) -> list[str]:
+    """What a stage found that the user must know."""
+    if result.name == "reference":
+        return list(result.facts["notes"])
+    if result.name == "calibrate":
+        return [f"calibration: {doubt}" for doubt in result.facts["doubts"]]
+    noise = result.facts["parity"]["sqnr_db"] if result.name == "quantize" else None
+    if noise is not None and noise < LOW_SQNR_DB:
+        return [f"INT8 keeps only {noise:.1f} dB of signal to noise: measure what the task loses"]
+    return []
 
 
 def _versions() -> dict[str, str]:
@@ -264,6 +282,7 @@ def _manifest_facts(facts: Mapping[str, dict[str, Any]], notes: list[str]) -> di
     }
     return {
         "graph": {key: facts["simplify"][key] for key in ("opset", "nodes", "operators")},
+        "output_kind": facts["simplify"]["output_kind"],
         "layers": quantized.get("precisions", {}),
         "calibration": calibration or None,
         "parity": {"reference": facts["reference"], **parity},

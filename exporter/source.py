@@ -28,7 +28,7 @@ class Source:
 
     Attributes:
         name: for people and file names.
-        kind: ``zoo``, ``module``, ``exported program`` or ``onnx``.
+        kind: ``zoo``, ``module`` or ``onnx``.
         shape: C×H×W of one image.
         preprocess: from an image to the input.
         labels: one a class, or none.

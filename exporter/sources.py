@@ -1,4 +1,4 @@
-"""What MODEL names: a net of the zoo, a module of the user's own, a .pt2 or an .onnx file.
+"""What MODEL names: a net of the zoo, a module of the user's own, or an .onnx file.
 
 Whatever it was, the build goes on with a ``Source``: what identifies it, how to export it, and
 the reference whose outputs define "right".
@@ -12,12 +12,11 @@ from pathlib import Path
 
 from convexport.exporter.options import BuildOptions
 from convexport.exporter.own_models import (
-    source_from_exported_program,
     source_from_factory,
     source_from_onnx,
 )
 from convexport.exporter.source import Source, labels_for, require_labels, source_from_torch
-from convexport.runtime.errors import UsageError
+from convexport.runtime.errors import UnsupportedError, UsageError
 
 RANDOM_WEIGHTS = "RANDOM WEIGHTS: this net was never trained; its answers mean nothing"
 
@@ -29,10 +28,17 @@ def find_source(model: str, options: BuildOptions, report: Callable[[str], None]
         UsageError: E0220, no net of that name; E0282, an option that does not fit.
         InputError: the file or the weights cannot be used.
     """
-    if model.endswith(".onnx"):
+    suffix = Path(model).suffix.lower()
+    if suffix == ".onnx":
         return source_from_onnx(Path(model), options)
-    if model.endswith(".pt2"):
-        return source_from_exported_program(Path(model), options)
+    if suffix == ".pt2":
+        raise UnsupportedError(
+            "E0683",
+            "a .pt2 file is not opened",
+            where=model,
+            why="PyTorch falls back to unpickling it, and that runs whatever code is inside",
+            hint="if you trust it, load it in a factory of your own: package.module:factory",
+        )
     if ":" in model:
         return source_from_factory(model, options)
     return _from_zoo(model, options, report)

@@ -12,11 +12,11 @@ import onnx
 import onnx_ir as ir
 
 from convexport.benchmarks.parity import Parity, compare, require_parity
-from convexport.benchmarks.verify import LIMITS
+from convexport.benchmarks.verify import LIMITS, require_signal
 from convexport.calibration import placement as placements
 from convexport.calibration.collect import TensorRange, collect, summary
 from convexport.calibration.images import ImageSet
-from convexport.calibration.placement import Placement, quantized_tensors, scale_source
+from convexport.calibration.placement import Placement, scale_sources
 from convexport.calibration.qdq import insert_qdq, scale_of
 from convexport.calibration.thresholds import Method, thresholds
 from convexport.exporter.artifacts import (
@@ -31,6 +31,7 @@ from convexport.exporter.simplify import simplify
 from convexport.exporter.source import Source
 from convexport.exporter.targets import Target
 from convexport.runtime.batches import filled, fixed_batch, run_in_batches
+from convexport.runtime.errors import UnsupportedError
 from convexport.runtime.files import json_bytes
 from convexport.runtime.ort_session import OrtSession
 from convexport.runtime.specs import Preprocess
@@ -74,10 +75,13 @@ def export_stage(
     save(model, directory / EXPORTED)
     facts = _graph_facts(model)
     del model  # its weights and ONNX Runtime's need not be held at once
-    return {**facts, "parity": fp32_parity(directory / EXPORTED, reference, "export")}
+    return {
+        **facts,
+        "parity": fp32_parity(directory / EXPORTED, reference, target.provider, "export"),
+    }
 
 
-def simplify_stage(exported: Path, reference: Path, directory: Path) -> Facts:
+def simplify_stage(exported: Path, reference: Path, target: Target, directory: Path) -> Facts:
     """ONNX → simplified ONNX, in parity with the reference."""
     simplified = simplify(onnx.load(exported))
     save(simplified.model, directory / SIMPLIFIED)
@@ -87,7 +91,10 @@ def simplify_stage(exported: Path, reference: Path, directory: Path) -> Facts:
         **_graph_facts(simplified.model),
     }
     del simplified
-    return {**facts, "parity": fp32_parity(directory / SIMPLIFIED, reference, "simplify")}
+    return {
+        **facts,
+        "parity": fp32_parity(directory / SIMPLIFIED, reference, target.provider, "simplify"),
+    }
 
 
 def calibrate_stage(
@@ -100,7 +107,14 @@ def calibrate_stage(
 ) -> Facts:
     """Images → ranges of every tensor that the target's placement quantizes."""
     model = ir.load(simplified)
-    tensors = _scale_tensors(model.graph, _placement(target))
+    tensors = tuple(dict.fromkeys(scale_sources(model.graph, _placement(target)).values()))
+    if not tensors:
+        raise UnsupportedError(
+            "E0682",
+            "the net has no operator that runs in INT8",
+            where=f"target {target.name}",
+            hint="build it with --fp32",
+        )
     runner = _observed(model, tensors, directory)
     fixed = fixed_batch(runner)
     reader = images.batches(preprocess, fixed or _batch_size(preprocess), on_bad="skip")
@@ -120,6 +134,7 @@ def calibrate_stage(
         "set": images.description,
         "stand_in": images.stand_in,
         "fingerprint": report.fingerprint,
+        "doubts": list(report.doubts()),
         "skipped": [list(each) for each in report.skipped],
         "duplicates": len(report.duplicates),
         "image_notes": dict(report.notes),
@@ -142,8 +157,8 @@ def quantize_stage(
     rules = _placement(target)
     chosen = thresholds(_load_ranges(ranges), method)
     scales = {
-        name: scale_of(chosen[scale_source(model.graph, name, rules)], rules.activations)
-        for name in quantized_tensors(model.graph, rules)
+        name: scale_of(chosen[source], rules.activations)
+        for name, source in scale_sources(model.graph, rules).items()
     }
     precisions = insert_qdq(model, scales, rules)
     proto = ir.to_proto(model)
@@ -154,8 +169,8 @@ def quantize_stage(
         **calibration,
     }
     (directory / CALIBRATION).write_bytes(json_bytes(described))
-    parity = int8_parity(directory / QUANTIZED, reference)
-    require_parity(parity, "INT8", LIMITS["int8"])
+    parity = compare_with_reference(directory / QUANTIZED, reference, target.provider)
+    require_signal(parity, "INT8")
     return {
         "precisions": precisions,
         "counts": dict(Counter(precisions.values())),
@@ -164,30 +179,32 @@ def quantize_stage(
     }
 
 
-def fp32_parity(model: Path, reference: Path, stage: str) -> Facts:
-    """Compare an FP32 model with the reference at several batch sizes.
+def fp32_parity(model: Path, reference: Path, provider: str, stage: str) -> Facts:
+    """Compare an FP32 model with the reference: all images, and the first few at other batches.
 
     Raises:
         GateError: it differs by more than 1e-4 of the largest logit.
     """
+    everything = compare_with_reference(model, reference, provider)
+    require_parity(everything, stage, LIMITS["fp32"])
     inputs = np.load(reference / "parity_inputs.npy", mmap_mode="r")
     expected = np.load(reference / "parity_logits.npy")
-    session = OrtSession(model)
-    facts = {}
-    for batch in _batches(session):
-        actual = run_in_batches(session, inputs[:batch])
+    session = OrtSession(model, provider=provider)
+    facts = {"all": everything.max_rel}
+    for batch in PARITY_BATCHES if fixed_batch(session) is None else ():
+        feed = {session.inputs[0].name: np.ascontiguousarray(inputs[:batch])}
+        actual = session.run(feed)[session.outputs[0].name]
         parity = compare(expected[:batch], actual)
         require_parity(parity, f"{stage}, batch {batch}", LIMITS["fp32"])
         facts[str(batch)] = parity.max_rel
-    return {"max_rel": facts, "limit": LIMITS["fp32"]}
+    return {"max_rel": facts, "images": everything.n, "limit": LIMITS["fp32"]}
 
 
-def int8_parity(model: Path, reference: Path) -> Parity:
+def compare_with_reference(model: Path, reference: Path, provider: str) -> Parity:
     """Compare a model with the reference on all parity images."""
     inputs = np.load(reference / "parity_inputs.npy", mmap_mode="r")
-    return compare(
-        np.load(reference / "parity_logits.npy"), run_in_batches(OrtSession(model), inputs)
-    )
+    logits = run_in_batches(OrtSession(model, provider=provider), inputs)
+    return compare(np.load(reference / "parity_logits.npy"), logits)
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
@@ -195,19 +212,9 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _batches(session: OrtSession) -> tuple[int, ...]:
-    fixed = fixed_batch(session)
-    return PARITY_BATCHES if fixed is None else (fixed,)
-
-
 def _placement(target: Target) -> Placement:
     placement: Placement = getattr(placements, target.placement)
     return placement
-
-
-def _scale_tensors(graph: ir.Graph, rules: Placement) -> tuple[str, ...]:
-    sources = (scale_source(graph, name, rules) for name in quantized_tensors(graph, rules))
-    return tuple(dict.fromkeys(sources))
 
 
 def _observed(model: ir.Model, tensors: tuple[str, ...], directory: Path) -> OrtSession:
@@ -251,4 +258,11 @@ def _graph_facts(model: onnx.ModelProto) -> Facts:
         "opset": next(entry.version for entry in model.opset_import if not entry.domain),
         "nodes": len(model.graph.node),
         "operators": dict(Counter(node.op_type for node in model.graph.node)),
+        "output_kind": _output_kind(model),
     }
+
+
+def _output_kind(model: onnx.ModelProto) -> str:
+    """Whether the net's last operator already makes probabilities of its logits."""
+    last = {name: node.op_type for node in model.graph.node for name in node.output}
+    return "probabilities" if last.get(model.graph.output[0].name) == "Softmax" else "logits"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -37,14 +38,14 @@ def as_text(result: BuildResult) -> Any:
         else:
             parts += list(_latency(latency))
         parts += _fidelity(result.report)
-    else:
+    if not result.stages:
         parts.append(line("unchanged: the bundle stands there already, intact"))
     total = sum(stage.seconds for stage in result.stages)
     parts.append(line(f"\n{result.bundle}  ({total:.1f} s)" if total else f"\n{result.bundle}"))
     parts += [
-        line(f"  convexport run {result.bundle} IMAGE...", style="dim"),
-        line(f"  convexport bench {result.bundle}", style="dim"),
-        line(f"  convexport verify {result.bundle} --data DIR", style="dim"),
+        line(f"  convexport run {shlex.quote(str(result.bundle))} IMAGE...", style="dim"),
+        line(f"  convexport bench {shlex.quote(str(result.bundle))}", style="dim"),
+        line(f"  convexport verify {shlex.quote(str(result.bundle))} --data DIR", style="dim"),
     ]
     return Group(*parts)
 
@@ -123,7 +124,10 @@ def _speedup(speedup: Mapping[str, Any] | None) -> str:
 def _fidelity(report: Mapping[str, Any]) -> list[Any]:
     parity = report["parity"]
     worst = max(parity["simplify"]["max_rel"].values())
-    lines = [f"FP32 ONNX against {parity['reference']['reference']}: off by {worst:.1e} at most"]
+    lines = [
+        f"FP32 ONNX against {parity['reference']['reference']}: off by at most {worst:.1e} of the "
+        f"largest logit, on {parity['simplify']['images']} images"
+    ]
     if "quantize" in parity:
         lines.append(f"INT8 against the same: {_parity(parity['quantize'])}")
     if report["accuracy"] != "not measured":

@@ -41,11 +41,14 @@ def listing_table(rows: list[Row]) -> Any:
             row["classes"],
             f"{row['params'] / 1e6:.2f} M",
             _operations(row["macs"]),
-            ", ".join(row["weights"]),
+            ", ".join(kind for kind in row["weights"] if kind != "random"),
         )
         for row in rows
     )
-    return Group(table(columns, cells), Text("\nconvexport show NAME tells more.", style="dim"))
+    return Group(
+        table(columns, cells),
+        Text("\nAny net can also have random weights, or yours: --weights FILE.", style="dim"),
+    )
 
 
 def description(name: str) -> Row:

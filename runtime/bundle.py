@@ -38,6 +38,7 @@ class Manifest:
         input: the one input.
         output: the one output.
         preprocess: from an image to the input.
+        output_kind: ``logits``, or ``probabilities`` where the net ends in a softmax.
         golden_tolerance: how far, relative to the largest magnitude, the golden sample's output
             may be from what is stored.
         files: name -> SHA-256 of every file that belongs to the bundle.
@@ -53,6 +54,7 @@ class Manifest:
     input: TensorSpec
     output: TensorSpec
     preprocess: Preprocess
+    output_kind: str
     golden_tolerance: float
     files: Mapping[str, str]
     data: Mapping[str, Any]
@@ -86,7 +88,7 @@ def read_manifest(bundle: Path) -> Manifest:
         )
     data = read_json(path)
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise _bad("schema_version", version, f"{SCHEMA_VERSION}, which this version reads")
     return _parse(data)
 
@@ -137,10 +139,11 @@ def read_golden(bundle: Path, manifest: Manifest) -> Tuple[np.ndarray, np.ndarra
     arrays = []
     for name, spec in ((SAMPLE_INPUT, manifest.input), (SAMPLE_EXPECTED, manifest.output)):
         try:
-            array = np.load(bundle / name, allow_pickle=False)
+            with (bundle / name).open("rb") as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
             if not spec.fits(array):
                 raise ValueError(f"it should be {spec}")
-        except (EOFError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(
                 "E0308", f"{name} is not a usable array", where=str(bundle), why=str(error)
             ) from error
@@ -169,11 +172,14 @@ def _parse(data: Dict[str, Any]) -> Manifest:
     taken, preprocess = _tensor(data["input"]), Preprocess.from_dict(data["preprocess"])
     if preprocess.shape != taken.shape[1:]:
         raise _bad("preprocess", preprocess.shape, f"images for {taken}")
+    if data.get("output_kind") not in ("logits", "probabilities"):
+        raise _bad("output_kind", data.get("output_kind"), "logits or probabilities")
     return Manifest(
         **{key: data[key] for key in texts},
         input=taken,
         output=_tensor(data["output"]),
         preprocess=preprocess,
+        output_kind=data["output_kind"],
         golden_tolerance=tolerance,
         files=_files(data["files"], required=(data["model"], data["reference"])),
         data=data,

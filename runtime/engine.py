@@ -8,6 +8,7 @@ from typing import Iterable, List, Tuple, Union
 import numpy as np
 
 from convexport.runtime.bundle import (
+    LABELS,
     Manifest,
     read_golden,
     read_labels,
@@ -36,6 +37,11 @@ class Engine:
         self.labels = labels
         self.runner = runner
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether the classes have names of their own."""
+        return LABELS in self.manifest.files
+
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Logits (N, classes) for a float32 batch as ``manifest.input`` says.
 
@@ -56,8 +62,10 @@ class Engine:
     def _classify(self, image: Union[str, Path, bytes], top: int) -> Classified:
         source = Path(image) if isinstance(image, str) else image
         logits = self(preprocess(source, self.manifest.preprocess)[None])[0]
-        exponents = np.exp(logits - logits.max())
-        probabilities = exponents / exponents.sum()
+        probabilities = logits
+        if self.manifest.output_kind == "logits":
+            exponents = np.exp(logits - logits.max())
+            probabilities = exponents / exponents.sum()
         best = np.argsort(-probabilities, kind="stable")[:top]
         return [(self.labels[index], float(probabilities[index])) for index in best]
 

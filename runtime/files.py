@@ -60,24 +60,25 @@ def new_directory(final: Path) -> Iterator[Path]:
         final.parent.mkdir(parents=True, exist_ok=True)
         sweep(final.parent)
         scratch = _temporary(final)
-        try:
-            yield scratch
+    try:
+        yield scratch
+        with storage_errors(final):
             for path in scratch.rglob("*"):
                 _sync(path)
             scratch.chmod(0o777 & ~_umask())
             sync_directory(scratch)
             _swap(scratch, final)
             sync_directory(final.parent)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def sweep(directory: Path) -> None:
     """Remove what processes of ours left half-written in a directory when they were killed."""
     for path in directory.glob(f".*{_PARTIAL}"):
-        boot, _, rest = path.name.rpartition("~")[2].partition("-")
+        here, _, rest = path.name.rpartition("~")[2].partition("-")
         pid = rest.partition("-")[0]
-        if boot == _boot() and pid.isdigit() and not _alive(int(pid)):
+        if here == _here() and pid.isdigit() and not _alive(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -158,15 +159,17 @@ def _temporary(final: Path) -> Path:
 
 def _prefix(final: Path) -> str:
     """Says whose it is, so that another process can tell whether it was left behind."""
-    return f".{final.name[:40]}~{_boot()}-{os.getpid()}-"
+    return f".{final.name[:40]}~{_here()}-{os.getpid()}-"
 
 
-def _boot() -> str:
-    """This boot of this machine: elsewhere, and after a restart, a process id means another."""
+def _here() -> str:
+    """Where process ids mean what they mean here: this boot, and this container."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        namespace = os.fspath(Path("/proc/self/ns/pid").resolve())
     except OSError:
         return "0"
+    return hashlib.sha256((boot + namespace).encode()).hexdigest()[:8]
 
 
 def _alive(pid: int) -> bool:

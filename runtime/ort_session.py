@@ -59,6 +59,11 @@ class OrtSession:
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+        # Without VNNI, U8S8 products overflow 16 bits; this takes kernels that do not.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        if provider != "CPUExecutionProvider":
+            # A node that quietly ran on the CPU would be measured as if it had not.
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         providers = [(provider, _PROVIDER_OPTIONS.get(provider, {}))]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
-import os
 import signal
 import sys
 import traceback
@@ -17,7 +17,7 @@ from convexport.runtime.errors import ConvexportError, did_you_mean
 
 # Command -> where it lives and its line in --help, so that help imports none of them.
 COMMANDS = {
-    "list": ("convexport.exporter.commands:list_", "The zoo: parameters, MACs, input, paper."),
+    "list": ("convexport.exporter.commands:list_", "The zoo: parameters, MACs, input, weights."),
     "show": ("convexport.exporter.commands:show", "One net: facts, layer table, weights."),
     "build": ("convexport.exporter.commands:build", "Build a bundle for a model and a target."),
     "verify": ("convexport.exporter.commands:verify", "Parity and accuracy of a bundle, here."),
@@ -80,6 +80,8 @@ def main() -> None:
     """Run the command line and exit with one of the fixed codes."""
     # A plain kill ends like Ctrl-C does: temporary files are removed on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a poor terminal shows what it can
     sys.exit(_run())
 
 
@@ -97,10 +99,6 @@ def _run() -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; nothing half-written was left", err=True)
         return 130
-    except BrokenPipeError:
-        # The reader went away, as `head` does. Python would complain once more at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception:
         traceback.print_exc()
         click.echo(

@@ -9,7 +9,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from convexport.calibration.collect import range_of
-from convexport.calibration.placement import CPU, quantized_tensors, scale_source
+from convexport.calibration.placement import CPU, quantized_tensors, scale_sources
 from convexport.calibration.qdq import insert_qdq, quantize_weight, scale_of
 from convexport.calibration.thresholds import Method, Threshold, thresholds
 from convexport.runtime.ort_session import OrtSession
@@ -62,10 +62,8 @@ def test_the_cpu_rules_choose_both_ends_of_integer_kernels() -> None:
 
 
 def test_a_pool_takes_the_scale_of_its_input() -> None:
-    graph = net().graph
-    assert scale_source(graph, "p1", CPU) == "r1"
-    assert scale_source(graph, "f", CPU) == "g"
-    assert scale_source(graph, "r2", CPU) == "r2"
+    sources = scale_sources(net().graph, CPU)
+    assert (sources["p1"], sources["f"], sources["r2"]) == ("r1", "g", "r2")
 
 
 def test_there_is_nothing_between_a_convolution_and_its_activation() -> None:
@@ -125,7 +123,7 @@ def test_with_the_ranges_that_were_seen_little_is_lost() -> None:
     seen = {"x": x, **evaluator.run(None, {"x": x}, intermediate=True)}
     chosen = thresholds({name: range_of(seen[name]) for name in TENSORS}, Method(name="minmax"))
     model = net()
-    sources = {name: scale_source(model.graph, name, CPU) for name in TENSORS}
+    sources = scale_sources(model.graph, CPU)
     scales = {name: scale_of(chosen[source], "uint8") for name, source in sources.items()}
     insert_qdq(model, scales, CPU)
     rounded = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})[0]
@@ -185,3 +183,69 @@ def test_weights_shared_by_two_nodes_are_quantized_for_each() -> None:
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     assert "w" not in model.graph.initializers
     assert {"a.weight.quantized", "y.weight.quantized"} <= set(model.graph.initializers)
+
+
+@pytest.mark.parametrize(
+    ("body", "chosen"),
+    [
+        ("y = Add (x, k)", ()),
+        ("a = Conv <kernel_shape=[1,1]> (x, w) y = Add (a, x)", ("x", "a")),
+        ("y = AveragePool <kernel_shape=[3,3], strides=[2,2], ceil_mode=1> (x)", ("x",)),
+        (
+            "y = AveragePool <kernel_shape=[3,3], strides=[2,2], ceil_mode=1,"
+            " count_include_pad=1> (x)",
+            (),
+        ),
+        ("i = Shape (x) j = Add (i, i) z = Reshape (x, i) y = Identity (z)", ()),
+        ("a, b = Split <axis=1, num_outputs=2> (x) c = Conv <kernel_shape=[1,1]> (b, v)"
+         " y = Sigmoid (c)", ("b", "c")),
+        ("a = Conv <kernel_shape=[1,1]> (x, w) y = Relu (a)", ("x",)),
+    ],
+)  # fmt: skip
+def test_only_nodes_with_an_integer_kernel_are_chosen(body: str, chosen: tuple[str, ...]) -> None:
+    text = f"""
+    <ir_version: 10, opset_import: ["" : 19]>
+    g (float[batch,4,8,8] x) => (float[n,c,h,w] y) {{ {body} }}"""
+    proto = onnx.parser.parse_model(text)
+    for name, shape in {"w": (4, 4, 1, 1), "v": (2, 2, 1, 1), "k": (1,)}.items():
+        array = np.ones(shape, dtype=np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    for index, node in enumerate(proto.graph.node):
+        node.name = f"{node.op_type}{index}"
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    assert quantized_tensors(model.graph, CPU) == chosen
+    insert_qdq(model, {name: scale_of(Threshold(1.0, True), "uint8") for name in chosen}, CPU)
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+
+
+def test_a_name_of_the_users_is_not_taken_for_ours(tmp_path: Path) -> None:
+    model = net()
+    graph = model.graph
+    for name in ("x.scale", "c1.weight.scale"):
+        value = ir.Value(name=name, const_value=ir.tensor(np.float32(5), name=name))
+        graph.register_initializer(value)
+    scales = {n: scale_of(Threshold(4.0, True), "uint8") for n in quantized_tensors(graph, CPU)}
+    insert_qdq(model, scales, CPU)
+    assert graph.initializers["x.scale"].const_value.numpy() == 5
+    (quantize,) = (node for node in graph if node.name == "x.Q")
+    assert quantize.inputs[1].const_value.numpy() == np.float32(4 / 127)
+
+
+@pytest.mark.parametrize("trans", [0, 1])
+def test_a_classifier_of_either_layout_is_quantized_along_its_outputs(trans: int) -> None:
+    text = f"""
+    <ir_version: 10, opset_import: ["" : 19]>
+    g (float[batch,6] x) => (float[batch,3] y) {{ y = Gemm <transB={trans}> (x, w, b) }}"""
+    proto = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(5)
+    weight = rng.normal(size=(3, 6)).astype(np.float32) * np.array([[1], [10], [100]], "f4")
+    for name, array in {"w": weight if trans else weight.T.copy(), "b": weight[:, 0]}.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    proto.graph.node[0].name = "fc"
+    model = ir.from_proto(proto)
+    insert_qdq(model, {"x": scale_of(Threshold(4.0, True), "uint8")}, CPU)
+    x = rng.uniform(-4, 4, size=(5, 6)).astype(np.float32)
+    exact = x @ weight.T + weight[:, 0]
+    rounded = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})[0]
+    per_channel = ((exact - rounded) ** 2).sum(0) / (exact**2).sum(0)
+    assert (10 * np.log10(1 / per_channel) > 35).all()
