@@ -23,9 +23,9 @@ PARITY_IMAGES = 64
 
 # How far the largest logit may move. INT8 has no such limit: its gate is signal against noise.
 LIMITS = {"fp32": LIMIT, "fp16": 1e-2}
-# Below the first, noise has more than half the amplitude of the signal; below the second, look
-# at what it does to the task.
-LEAST_SQNR_DB, LOW_SQNR_DB = 5.0, 20.0
+# Below the first, noise has more than half the power of the signal; below the second, look at
+# what it does to the task.
+LEAST_SQNR_DB, LOW_SQNR_DB = 3.0, 20.0
 
 Progress = Callable[[int, int], None]
 

@@ -116,7 +116,7 @@ def _call_factory(model: str) -> torch.nn.Module:
     sys.path.insert(0, str(Path.cwd()))
     try:
         module = getattr(importlib.import_module(path), attribute)()
-    except Exception as error:  # the user's own code may raise anything
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
         raise InputError(
             "E0387",
             f"{model} does not give a module",
@@ -144,9 +144,16 @@ def _state_digest(module: torch.nn.Module, origin: str, answer: torch.Tensor) ->
         if source and not name.startswith("torch."):
             digest.update(Path(source).read_bytes())
     for name, tensor in module.state_dict().items():
-        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        digest.update(name.encode() + _bytes_of(tensor))
     digest.update(answer.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _bytes_of(tensor: torch.Tensor) -> bytes:
+    torch = require("torch", extra="cpu", purpose="building a module")
+    # numpy knows no bfloat16: the bytes as they lie in memory.
+    raw: bytes = tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return raw
 
 
 def _answer(module: torch.nn.Module, shape: tuple[int, int, int]) -> torch.Tensor:
@@ -182,7 +189,7 @@ def _answer(module: torch.nn.Module, shape: tuple[int, int, int]) -> torch.Tenso
             f"the module gives a {kind}, not float32 logits of shape (batch, classes)",
             hint="wrap it in a module that returns the logits alone",
         )
-    if not library.equal(*answers):
+    if not library.allclose(*answers, rtol=0, atol=0, equal_nan=True):
         raise InputError(
             "E0392",
             "the module gives different answers to the same images",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Container, Iterator
 
 from convexport.runtime.errors import InputError, StorageError
 
 _PARTIAL = ".partial"
+# What only a disk says, whatever else was going on.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 def sha256_of(path: Path) -> str:
@@ -61,7 +64,8 @@ def new_directory(final: Path) -> Iterator[Path]:
         sweep(final.parent)
         scratch = _temporary(final)
     try:
-        yield scratch
+        with storage_errors(final, only=_DISK):
+            yield scratch
         with storage_errors(final):
             for path in scratch.rglob("*"):
                 _sync(path)
@@ -85,11 +89,17 @@ def sweep(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about writing ``path`` into a StorageError."""
+def storage_errors(path: Path, *, only: Container[int] = range(1 << 16)) -> Iterator[None]:
+    """Turn what the operating system says about writing ``path`` into a StorageError.
+
+    Args:
+        only: error numbers; an error of another number is not about writing, and passes.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno not in only:
+            raise
         raise StorageError(
             "E0801",
             f"cannot write: {error.strerror or error}",
@@ -166,7 +176,8 @@ def _here() -> str:
     """Where process ids mean what they mean here: this boot, and this container."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-        namespace = os.fspath(Path("/proc/self/ns/pid").resolve())
+        # Not resolved: that would put this process's own id before it. (Python 3.8 has no other.)
+        namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115
     except OSError:
         return "0"
     return hashlib.sha256((boot + namespace).encode()).hexdigest()[:8]

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper, parser
+
+from convexport.exporter.options import BuildOptions
+from convexport.exporter.pipeline import build
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """In this process too, as in its children: the same bits, and quick on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that builds share, where it does not matter whether a stage runs again."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """LeNet-5 that knows digits, in INT8. Copy it before changing it."""
+    output = tmp_path_factory.mktemp("int8") / "lenet5"
+    options = BuildOptions(
+        precision="int8",
+        weights="digits",
+        offline=True,
+        bench_seconds=0,
+        cache_dir=cache,
+        output=output,
+    )
+    return build("lenet5", options).bundle
+
+
+@pytest.fixture
+def bundle(int8_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the INT8 bundle, to do with as one likes."""
+    return Path(shutil.copytree(int8_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def quick(home: Path, cache: Path) -> tuple[str, ...]:
+    """Options of every build here: no connection, no latency, the shared cache."""
+    return ("--offline", "--bench-seconds", "0", "--cache-dir", str(cache))
+
+
+@pytest.fixture
+def scratch(home: Path) -> tuple[str, ...]:
+    """The same with a cache of the test's own."""
+    return ("--offline", "--bench-seconds", "0", "--cache-dir", str(home / "cache"))
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, str]]:
+    """Every file below a directory, with its hash."""
+
+    def read(root: Path) -> dict[str, str]:
+        return {
+            path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(root.rglob("*"))
+            if path.is_file()
+        }
+
+    return read
+
+
+@pytest.fixture
+def refused(invoke: Any, home: Path) -> Callable[..., Any]:
+    """A command that must end with that exit code and error, and change nothing."""
+
+    def state() -> dict[Path, str]:
+        return {
+            path: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            for path in home.rglob("*")
+        }
+
+    def check(code: int, error: str, *arguments: str | Path) -> Any:
+        before = state()
+        done = invoke(*arguments)
+        assert done.failed_with(code, error) and not done.out
+        assert len(done.err.splitlines()) < 24, "more than one screen"
+        assert state() == before, "the input was touched, or something was left"
+        return done
+
+    return check
+
+
+@pytest.fixture
+def small_onnx() -> Callable[..., onnx.ModelProto]:
+    """Make a net of 5 nodes for images of 16x16, as ONNX text with seeded weights."""
+
+    def make(
+        *, batch: str = "N", channels: int = 1, opset: int = 17, ir_version: int = 8
+    ) -> onnx.ModelProto:
+        model = parser.parse_model(f"""
+            <ir_version: {ir_version}, opset_import: ["": {opset}]>
+            net (float[{batch}, {channels}, 16, 16] x) => (float[{batch}, 5] y) {{
+                c = Conv<kernel_shape = [3, 3]> (x, w)
+                r = Relu (c)
+                p = GlobalAveragePool (r)
+                f = Flatten<axis = 1> (p)
+                y = Gemm<transB = 1> (f, v, b)
+            }}""")
+        random = np.random.default_rng(0)
+        for name, shape in (("w", (4, channels, 3, 3)), ("v", (5, 4)), ("b", (5,))):
+            array = random.standard_normal(shape, dtype=np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(array, name))
+        return model
+
+    return make
