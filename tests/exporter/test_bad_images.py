@@ -110,7 +110,7 @@ def test_what_is_no_image_is_passed_over_and_few_images_are_said(
     (home / "images/readme.txt").write_text("no image")
     done = invoke(*NET, "--calib", "images", *quick, "--json")
     assert done.code == 0, done.err
-    assert "only 13 calibration images" in done.err
+    assert "only 13 different images" in done.err
     calibration = done.json()["manifest"]["calibration"]
     assert (calibration["images"], calibration["stand_in"]) == (13, False)
     assert sum(calibration["passed_over"].values()) == 1
