@@ -8,6 +8,7 @@ from typing import Any, Dict, Mapping, Sequence, Tuple
 
 import numpy as np
 
+from convexport.runtime.cpu import cpu_flags, overflows
 from convexport.runtime.errors import InputError, MachineError, UsageError
 from convexport.runtime.optional import require
 from convexport.runtime.specs import TensorSpec
@@ -59,8 +60,9 @@ class OrtSession:
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
-        # Without VNNI, U8S8 products overflow 16 bits; this takes kernels that do not.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        if overflows(cpu_flags()):
+            # Kernels that do not overflow; where there is VNNI they would be three times as slow.
+            options.add_session_config_entry("session.x64quantprecision", "1")
         if provider != "CPUExecutionProvider":
             # A node that quietly ran on the CPU would be measured as if it had not.
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

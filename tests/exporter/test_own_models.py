@@ -172,13 +172,13 @@ def test_options_of_the_zoo_are_refused(
 
 
 def test_what_does_not_show_in_a_module_is_part_of_it(
-    command: Any, quick: Quick, home: Path, own: str
+    invoke: Any, quick: Quick, home: Path, own: str
 ) -> None:
     """Its structure, code and weights are the same; only a number differs that it computes with."""
     batch = np.random.default_rng(0).standard_normal((2, 1, 16, 16), dtype=np.float32)
     for scale in ("1.0", "2.0"):
         (home / "scale.txt").write_text(scale)
-        done = command("build", f"{own}:from_file", *SHAPE, *quick, "-o", f"out{scale}")
+        done = invoke("build", f"{own}:from_file", *SHAPE, *quick, "-o", f"out{scale}")
         assert done.code == 0, done.err
     np.testing.assert_allclose(
         outputs(home / "out2.0", batch), 2 * outputs(home / "out1.0", batch), rtol=1e-4
