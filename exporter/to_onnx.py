@@ -150,7 +150,8 @@ def _module_path(node: ir.Node) -> str:
         if value is not None and value.is_initializer() and str(value.name).endswith(".weight"):
             return str(value.name).removesuffix(".weight")
     scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
-    return next((scope for scope in reversed(scopes[:-1]) if scope), "model")
+    named = (scope for scope in reversed(scopes[:-1]) if scope and not scope.startswith("_empty"))
+    return next(named, "model")
 
 
 def _require_one_output(module: torch.nn.Module, example: torch.Tensor) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from convexport.exporter.simplify.rules import apply_rules
 from convexport.runtime.errors import InputError
@@ -37,7 +38,7 @@ def simplify(model: onnx.ModelProto) -> Simplified:
     graph.metadata_props.clear()
     graph.metadata_props.update(metadata)
     graph.graph.sort()
-    _drop_unused_initializers(graph.graph)
+    RemoveUnusedNodesPass()(graph)
     return Simplified(ir.to_proto(graph), tool, applied)
 
 
@@ -63,9 +64,3 @@ def _onnxslim(model: onnx.ModelProto) -> onnx.ModelProto:
 
     slimmed: onnx.ModelProto = onnxslim.slim(model)
     return slimmed
-
-
-def _drop_unused_initializers(graph: ir.Graph) -> None:
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del graph.initializers[name]

@@ -122,9 +122,6 @@ def test_pools_at_odd_sizes(kind: str, count: bool, ceil_mode: bool) -> None:
     assert_parity(module, model)
 
 
-SHAPES_STAY = pytest.mark.xfail(strict=True, reason="Shape and Reshape stay for view(n, -1)")
-
-
 def test_a_view_by_the_batchs_own_size_runs_at_any_batch() -> None:
     module = Net(lambda x: x.view(x.shape[0], -1), 4 * 7 * 5)
     model = exported(module)
@@ -135,7 +132,7 @@ def test_a_view_by_the_batchs_own_size_runs_at_any_batch() -> None:
 @pytest.mark.parametrize(
     "flatten",
     [
-        pytest.param(lambda x: x.view(x.shape[0], -1), marks=SHAPES_STAY),
+        lambda x: x.view(x.shape[0], -1),
         lambda x: x.reshape(x.size(0), 4 * 7 * 5),
         lambda x: x.flatten(1),
         lambda x: torch.flatten(x, 1),
