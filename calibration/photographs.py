@@ -43,10 +43,7 @@ def photographs(split: Split, n: int) -> ImageSet:
     positive(n, "the number of images")
     return ImageSet(
         kind="photographs",
-        description=(
-            f"a stand-in: {n} crops of the two photographs that scikit-learn bundles; "
-            "give images of your own with --calib DIR"
-        ),
+        description=f"a stand-in: {n} crops of the two photographs that scikit-learn bundles",
         items=tuple(
             ImageItem(f"photographs/{split}/{index:05d}", partial(_crop, f"{split}:{index}"))
             for index in range(n)

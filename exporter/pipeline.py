@@ -6,7 +6,6 @@ onnx nor PyTorch's exporter, and that is most of a second build's time.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from convexport.benchmarks.verify import LOW_SQNR_DB
 from convexport.calibration.images import ImageSet
 from convexport.exporter import measure
 from convexport.exporter.artifacts import CALIBRATION, EXPORTED, QUANTIZED, RANGES, SIMPLIFIED
@@ -23,6 +21,13 @@ from convexport.exporter.bundle_writer import REPORT, Parts, existing_bundle, wr
 from convexport.exporter.cache import StageCache, StageResult, stage_key
 from convexport.exporter.data import Images, choose_images
 from convexport.exporter.events import Events
+from convexport.exporter.findings import (
+    manifest_facts,
+    notes_of,
+    report_of,
+    version_of,
+    versions,
+)
 from convexport.exporter.options import BuildOptions
 from convexport.exporter.source import Source
 from convexport.exporter.sources import find_source
@@ -30,8 +35,6 @@ from convexport.exporter.targets import Target, find_target, require_precision
 from convexport.runtime.bundle import Manifest
 from convexport.runtime.files import read_json
 from convexport.runtime.ort_session import require_provider
-
-_TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxslim", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
@@ -102,14 +105,14 @@ class _Build:
         done += self._measure(model, fp32, reference)
         facts = {result.name: dict(result.facts) for result in done}
         notes = [*self.source.notes, *self.images.notes()]
-        notes += [note for result in done for note in _notes_of(result)]
+        notes += [note for result in done for note in notes_of(result)]
         parts = Parts(
             model=model,
             reference=fp32,
             calibration=_existing(model.parent / CALIBRATION),
             sample=np.load(reference.directory / "parity_inputs.npy", mmap_mode="r")[0],
-            facts=_manifest_facts(facts, notes),
-            report=_report(facts, done, self.source, notes),
+            facts=manifest_facts(facts, notes),
+            report=report_of(facts, done, self.source, notes),
             build_key=key,
         )
         manifest = write_bundle(output, parts, self.source, self.target, self.options.precision)
@@ -126,7 +129,7 @@ class _Build:
             "parity": self.images.parity.fingerprint(),
             "evaluation": self.images.evaluation and self.images.evaluation.fingerprint(),
             "preprocess": self.source.preprocess.to_dict(),
-            "torch": _version("torch"),
+            "torch": version_of("torch"),
         }
         return self._stage("reference", inputs, produce)
 
@@ -147,7 +150,7 @@ class _Build:
             "reference": reference.key,
             "target": asdict(self.target),
             "metadata": metadata,
-            "versions": _versions(),
+            "versions": versions(),
         }
         return self._stage("export", inputs, produce)
 
@@ -228,7 +231,7 @@ class _Build:
         self.events.start(name)
         result = self.cache.stage(name, inputs, produce, fresh=fresh)
         self.events.finish(result)
-        for note in _notes_of(result):
+        for note in notes_of(result):
             self.events.note(note)
         return result
 
@@ -246,67 +249,7 @@ def _request(
         "target": asdict(target),
         "precision": options.precision,
         "bench": options.bench_seconds,
-        "versions": _versions(),
-    }
-
-
-def _notes_of(result: StageResult) -> list[str]:
-    """What a stage found that the user must know."""
-    if result.name == "reference":
-        return list(result.facts["notes"])
-    if result.name == "calibrate":
-        return [f"calibration: {doubt}" for doubt in result.facts["doubts"]]
-    noise = result.facts["parity"]["sqnr_db"] if result.name == "quantize" else None
-    if noise is not None and noise < LOW_SQNR_DB:
-        return [f"INT8 keeps only {noise:.1f} dB of signal to noise: measure what the task loses"]
-    return []
-
-
-def _versions() -> dict[str, str]:
-    return {tool: _version(tool) for tool in _TOOLS}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _manifest_facts(facts: Mapping[str, dict[str, Any]], notes: list[str]) -> dict[str, Any]:
-    """What is the same for the same inputs: everything but latency."""
-    quantized = facts.get("quantize", {})
-    calibration = {k: v for k, v in facts.get("calibrate", {}).items() if k != "ranges"}
-    parity = {
-        name: facts[name]["parity"] for name in ("export", "simplify", "quantize") if name in facts
-    }
-    return {
-        "graph": {key: facts["simplify"][key] for key in ("opset", "nodes", "operators")},
-        "output_kind": facts["simplify"]["output_kind"],
-        "layers": quantized.get("precisions", {}),
-        "calibration": calibration or None,
-        "parity": {"reference": facts["reference"], **parity},
-        "notes": notes,
-        "accuracy": facts.get("accuracy"),
-        "versions": _versions(),
-    }
-
-
-def _report(
-    facts: Mapping[str, dict[str, Any]], done: list[StageResult], source: Source, notes: list[str]
-) -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "name": source.name,
-        "weights": dict(source.weights),
-        "notes": notes,
-        "parity": _manifest_facts(facts, notes)["parity"],
-        "accuracy": facts.get("accuracy", "not measured"),
-        "latency": facts.get("latency", "not measured"),
-        "stages": [
-            {"name": each.name, "seconds": round(each.seconds, 3), "cached": each.cached}
-            for each in done
-        ],
+        "versions": versions(),
     }
 
 

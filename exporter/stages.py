@@ -107,14 +107,7 @@ def calibrate_stage(
 ) -> Facts:
     """Images → ranges of every tensor that the target's placement quantizes."""
     model = ir.load(simplified)
-    tensors = tuple(dict.fromkeys(scale_sources(model.graph, _placement(target)).values()))
-    if not tensors:
-        raise UnsupportedError(
-            "E0682",
-            "the net has no operator that runs in INT8",
-            where=f"target {target.name}",
-            hint="build it with --fp32",
-        )
+    tensors = _tensors_to_observe(model, target)
     runner = _observed(model, tensors, directory)
     fixed = fixed_batch(runner)
     reader = images.batches(preprocess, fixed or _batch_size(preprocess), on_bad="skip")
@@ -215,6 +208,25 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 def _placement(target: Target) -> Placement:
     placement: Placement = getattr(placements, target.placement)
     return placement
+
+
+def _tensors_to_observe(model: ir.Model, target: Target) -> tuple[str, ...]:
+    if any(node.op_type in ("QuantizeLinear", "QLinearConv") for node in model.graph):
+        raise UnsupportedError(
+            "E0684",
+            "the model is quantized already",
+            why="quantizing what is quantized loses twice",
+            hint="give the FP32 model, or build this one as it is with --fp32",
+        )
+    tensors = tuple(dict.fromkeys(scale_sources(model.graph, _placement(target)).values()))
+    if not tensors:
+        raise UnsupportedError(
+            "E0682",
+            "the net has no operator that runs in INT8",
+            where=f"target {target.name}",
+            hint="build it with --fp32",
+        )
+    return tensors
 
 
 def _observed(model: ir.Model, tensors: tuple[str, ...], directory: Path) -> OrtSession:

@@ -47,10 +47,18 @@ def onnx_from_module(
         InputError: E0380, the module cannot be exported with a free batch; E0381, it does not
             give one tensor.
     """
+    model = _exported(module, shape, opset)
+    _require_free_batch(model)
+    fold(model)
+    canonicalize(model)
+    model.metadata_props.update({f"convexport.{key}": value for key, value in metadata.items()})
+    return model
+
+
+def _exported(module: torch.nn.Module, shape: tuple[int, ...], opset: int) -> ir.Model:
     torch = require("torch", extra="cpu", purpose="exporting a module")
     example = torch.zeros(_EXAMPLE_BATCH, *shape)
     _require_one_output(module, example)
-    batch = torch.export.Dim(BATCH, min=1, max=_MAX_BATCH)
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -59,7 +67,7 @@ def onnx_from_module(
                 dynamo=True,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
-                dynamic_shapes=({0: batch},),
+                dynamic_shapes=({0: torch.export.Dim(BATCH, min=1, max=_MAX_BATCH)},),
                 opset_version=opset,
                 verbose=False,
                 optimize=False,
@@ -73,10 +81,6 @@ def onnx_from_module(
             hint="write x.flatten(1) instead of x.view(8, -1), and no Python branch on values",
         ) from error
     model: ir.Model = program.model
-    _require_free_batch(model)
-    fold(model)
-    canonicalize(model)
-    model.metadata_props.update({f"convexport.{key}": value for key, value in metadata.items()})
     return model
 
 

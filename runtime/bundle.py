@@ -79,7 +79,7 @@ def read_manifest(bundle: Path) -> Manifest:
     """
     path = bundle / MANIFEST
     if not path.is_file():
-        what = "is not a bundle: it has no manifest.json" if bundle.is_dir() else "does not exist"
+        what = "is not a bundle: it has no manifest.json" if bundle.exists() else "does not exist"
         raise InputError(
             "E0304",
             f"{bundle.name or bundle} {what}",

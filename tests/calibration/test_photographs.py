@@ -30,7 +30,6 @@ def test_they_say_what_they_are() -> None:
     assert images.stand_in
     assert images.kind == "photographs"
     assert "stand-in" in images.description
-    assert "--calib DIR" in images.description
     assert len(images) == 12
     assert {item.label for item in images.items} == {None}
 

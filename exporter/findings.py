@@ -1,0 +1,76 @@
+"""What a build has to say of itself: notes, the manifest's facts, the report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from typing import Any
+
+from convexport.benchmarks.verify import LOW_SQNR_DB
+from convexport.exporter.cache import StageResult
+from convexport.exporter.source import Source
+
+_TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxslim", "onnxruntime", "numpy")
+
+
+def notes_of(result: StageResult) -> list[str]:
+    """What a stage found that the user must know."""
+    if result.name == "reference":
+        return list(result.facts["notes"])
+    if result.name == "calibrate":
+        return [f"calibration: {doubt}" for doubt in result.facts["doubts"]]
+    noise = result.facts["parity"]["sqnr_db"] if result.name == "quantize" else None
+    if noise is not None and noise < LOW_SQNR_DB:
+        return [f"INT8 keeps only {noise:.1f} dB of signal to noise: measure what the task loses"]
+    return []
+
+
+def versions() -> dict[str, str]:
+    """The packages that a build's bytes depend on, with their versions."""
+    return {tool: version_of(tool) for tool in _TOOLS}
+
+
+def version_of(package: str) -> str:
+    """A package's installed version, or that it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def manifest_facts(facts: Mapping[str, dict[str, Any]], notes: list[str]) -> dict[str, Any]:
+    """What is the same for the same inputs: everything but latency."""
+    quantized = facts.get("quantize", {})
+    calibration = {k: v for k, v in facts.get("calibrate", {}).items() if k != "ranges"}
+    parity = {
+        name: facts[name]["parity"] for name in ("export", "simplify", "quantize") if name in facts
+    }
+    return {
+        "graph": {key: facts["simplify"][key] for key in ("opset", "nodes", "operators")},
+        "output_kind": facts["simplify"]["output_kind"],
+        "layers": quantized.get("precisions", {}),
+        "calibration": calibration or None,
+        "parity": {"reference": facts["reference"], **parity},
+        "notes": notes,
+        "accuracy": facts.get("accuracy"),
+        "versions": versions(),
+    }
+
+
+def report_of(
+    facts: Mapping[str, dict[str, Any]], done: list[StageResult], source: Source, notes: list[str]
+) -> dict[str, Any]:
+    """What was measured, and how long each stage took: differs from run to run."""
+    return {
+        "schema_version": 1,
+        "name": source.name,
+        "weights": dict(source.weights),
+        "notes": notes,
+        "parity": manifest_facts(facts, notes)["parity"],
+        "accuracy": facts.get("accuracy", "not measured"),
+        "latency": facts.get("latency", "not measured"),
+        "stages": [
+            {"name": each.name, "seconds": round(each.seconds, 3), "cached": each.cached}
+            for each in done
+        ],
+    }
