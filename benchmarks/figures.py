@@ -1,6 +1,6 @@
 """The project's own figures: start-up, the main job's time and memory, parity, digits.
 
-    python -m convexport.benchmarks.figures startup | build | parity | digits  [--out DIR]
+    python -m convexport.benchmarks.figures startup | build | parity | digits  [--out DIR] [--net N]
 
 Everything runs through the command line in fresh processes, as a user would run it. Each figure
 is printed with its conditions; ``parity`` takes about half an hour on two cores.
@@ -60,7 +60,7 @@ def run(command: Sequence[str]) -> Finished:
     return Finished(os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss * 1024 / 1e6, text)
 
 
-def startup(out: Path) -> list[str]:
+def startup(out: Path, nets: Sequence[str]) -> list[str]:
     """Wall time of what a user waits for before anything happens."""
     commands = {
         "python -c pass": (sys.executable, "-c", "pass"),
@@ -81,7 +81,7 @@ def startup(out: Path) -> list[str]:
     return lines
 
 
-def build(out: Path) -> list[str]:
+def build(out: Path, nets: Sequence[str]) -> list[str]:
     """The main job with an empty cache, again over a cache, and again over the bundle."""
     options = ("--int8", "--weights", "random", "--calib-images", "128", "--json", "--offline")
     bundle, cache = out / "resnet50-int8-cpu", out / "cache"
@@ -100,10 +100,10 @@ def build(out: Path) -> list[str]:
     ]
 
 
-def parity(out: Path) -> list[str]:
+def parity(out: Path, nets: Sequence[str]) -> list[str]:
     """FP32 ONNX against PyTorch for every variant, after export and after simplification."""
     lines = [f"{'variant':<24} {'export':>9} {'simplify':>9} {'seconds':>8} {'peak MB':>8}"]
-    for name in variants():
+    for name in nets or variants():
         options = ("--weights", "random", "--bench-seconds", "0", "--json", "--offline")
         places = ("-o", str(out / name), "--cache-dir", str(out / "cache"))
         done = _succeeded(run((*_CLI, "build", name, *options, *places)), name)
@@ -118,10 +118,10 @@ def parity(out: Path) -> list[str]:
     return lines
 
 
-def digits(out: Path) -> list[str]:
+def digits(out: Path, nets: Sequence[str]) -> list[str]:
     """Top-1 of the digits nets on the test split, FP32 reference and INT8, paired."""
     lines = []
-    for name in _DIGITS:
+    for name in nets or _DIGITS:
         options = ("--int8", "--weights", "digits", "--bench-seconds", "0", "--json", "--offline")
         places = ("-o", str(out / name), "--cache-dir", str(out / "cache"))
         done = _succeeded(run((*_CLI, "build", name, *options, *places)), name)
@@ -138,7 +138,7 @@ def digits(out: Path) -> list[str]:
     return lines
 
 
-FIGURES: dict[str, Callable[[Path], list[str]]] = {
+FIGURES: dict[str, Callable[[Path, Sequence[str]], list[str]]] = {
     "startup": startup,
     "build": build,
     "parity": parity,
@@ -151,6 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("figures", nargs="+", choices=FIGURES)
     parser.add_argument("--out", type=Path, help="where bundles go; a temporary directory if not")
+    parser.add_argument("--net", action="append", default=[], help="parity, digits: only this net")
     arguments = parser.parse_args()
     host = describe_host()
     print(json.dumps({"host": host}, indent=2))
@@ -159,7 +160,7 @@ def main() -> None:
             print(f"\n{name}")
             place = (arguments.out or Path(scratch)) / name
             place.mkdir(parents=True, exist_ok=True)
-            print("\n".join(FIGURES[name](place)), flush=True)
+            print("\n".join(FIGURES[name](place, arguments.net)), flush=True)
 
 
 def _succeeded(done: Finished, what: str) -> Finished:
