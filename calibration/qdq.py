@@ -55,21 +55,21 @@ def insert_qdq(
         The precision in which every node that was there before is placed: ``int8`` or ``fp32``.
     """
     nodes = list(model.graph)
-    precisions = {
-        str(node.name): "int8" if _all_quantized(node, scales, placement) else "fp32"
-        for node in nodes
-    }
+    placed = [_all_quantized(node, scales, placement) for node in nodes]
     values = {str(value.name): value for node in nodes for value in node.outputs}
     values.update((str(value.name), value) for value in model.graph.inputs)
     graph = _Graph(model.graph, {*values, *map(str, model.graph.initializers)})
-    for node in nodes:
-        if node.op_type in ("Conv", "Gemm") and precisions[str(node.name)] == "int8":
+    for node, integer in zip(nodes, placed, strict=True):
+        if integer and node.op_type in ("Conv", "Gemm"):
             (data,) = activation_inputs(node)
             _quantize_weights(graph, node, scales[str(data.name)], placement)
     for name, scale in scales.items():
         _quantize_activation(graph, values[name], scale)
     model.graph.sort()
-    return precisions
+    return {
+        str(node.name): "int8" if integer else "fp32"
+        for node, integer in zip(nodes, placed, strict=True)
+    }
 
 
 @dataclass(frozen=True)
