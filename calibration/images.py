@@ -49,14 +49,6 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.items)
 
-    def take(self, count: int) -> ImageSet:
-        """The first ``count`` images, or all where there are fewer.
-
-        Raises:
-            UsageError: E0240, the count is not positive.
-        """
-        return replace(self, items=self.items[: positive(count, "the number of images")])
-
     def sample(self, count: int) -> ImageSet:
         """``count`` images evenly spread over the set, or all; always the same ones.
 

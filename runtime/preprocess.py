@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, List, Tuple, Union
 
 import numpy as np
 
@@ -53,18 +53,6 @@ def preprocess(source: Source, spec: Preprocess) -> np.ndarray:
         InputError: as ``decode`` and ``to_array`` do.
     """
     return to_array(decode(source, spec).image, spec, name=_name(source))
-
-
-def preprocess_batch(sources: Sequence[Source], spec: Preprocess) -> np.ndarray:
-    """Images in their order, float32 NCHW.
-
-    Raises:
-        InputError: as ``decode`` and ``to_array`` do.
-    """
-    batch = np.empty((len(sources), *spec.shape), np.float32)
-    for row, source in zip(batch, sources):
-        row[...] = preprocess(source, spec)
-    return batch
 
 
 def decode(source: Source, spec: Preprocess, *, name: str = "") -> Decoded:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from PIL import Image
 
 from convexport.runtime import preprocess as preprocess_module
 from convexport.runtime.errors import InputError
-from convexport.runtime.preprocess import decode, preprocess, preprocess_batch, to_array
+from convexport.runtime.preprocess import decode, preprocess, to_array
 from convexport.runtime.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 GREY: dict[str, Any] = {"channels": "L", "mean": (0.4,), "std": (0.3,)}
@@ -254,16 +253,6 @@ def test_the_longer_side_is_cut_to_an_integer(width: int, height: int, side: int
     assert preprocess_module._resized((width, height), (side,)) == (
         want if width <= height else want[::-1]
     )
-
-
-def test_batches_keep_the_order(tmp_path: Path) -> None:
-    spec = Preprocess(crop=(8, 8), resize=(8, 8), **PLAIN)
-    images = [Image.new("RGB", (8, 8), (value, 0, 0)) for value in (10, 200, 30)]
-    path = tmp_path / "last.png"
-    images[2].save(path)
-    batch = preprocess_batch([images[0], encoded(images[1]), path], spec)
-    assert batch.shape == (3, 3, 8, 8)
-    assert np.rint(batch[:, 0, 0, 0] * 255).tolist() == [10, 200, 30]
 
 
 def test_an_image_too_narrow_to_resize_is_refused() -> None:
