@@ -12,8 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from convexport.architectures.published import PublishedWeights
 from convexport.architectures.transfer import CutError, Report, transfer
-from convexport.architectures.variant import PublishedWeights
 from convexport.runtime.errors import BusyError, MachineError
 from convexport.runtime.files import sha256_of, storage_errors, write_atomically
 
@@ -37,10 +37,13 @@ def obtain(
 
     Raises:
         MachineError: E0420, offline and not in the cache; E0421, the network or the server;
-            E0422, a web page came instead; E0423, it is not the file that was published.
+            E0422, a web page came instead; E0423, it is not the file that was published; E0425,
+            nobody says which file was.
         BusyError: E0720, somebody else has been fetching it for half an hour.
         StorageError: E0801, the cache cannot be written.
     """
+    if not weights.sha256:
+        raise _unverifiable(weights)
     target = cache_dir / "weights" / weights.file_name
     if offline:
         digest = _cached(target, weights, report)
@@ -120,6 +123,16 @@ def _offline(weights: PublishedWeights, target: Path) -> MachineError:
         f"{weights.file_name} is not in the cache, and fetching is switched off",
         where=str(target),
         hint=f"put {weights.url} there, or leave --offline away",
+    )
+
+
+def _unverifiable(weights: PublishedWeights) -> MachineError:
+    return MachineError(
+        "E0425",
+        f"{weights.file_name} is not fetched: its hash is not known here",
+        where=weights.url,
+        why="nothing would tell whether it is the file that was published",
+        hint="fetch it by hand, if you trust that address, and give --weights FILE",
     )
 
 

@@ -5,7 +5,6 @@ The net runs on the meta device, where tensors have shapes and no values: nothin
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from convexport.architectures.layers import output_shape
+from convexport.architectures.variant import Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ def count_params(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def count_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+def count_macs(module: nn.Module, input_shape: Shape) -> int:
     """Multiply-adds of all convolutions and linear layers for one image.
 
     Biases, BN, pooling, activations and sums are not counted, as is the custom of papers.
@@ -48,28 +50,26 @@ def count_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
     return sum(layer.macs for layer in layer_table(module, input_shape))
 
 
-def layer_table(module: nn.Module, input_shape: tuple[int, ...]) -> list[LayerFacts]:
-    """Every layer in the order in which it runs; the module is left as it was.
+def layer_table(module: nn.Module, input_shape: Shape) -> list[LayerFacts]:
+    """Every layer in the order in which inference runs it; the module is left as it was.
 
     Functions that are no modules (activations, sums) do not appear.
 
     Args:
-        module: the net, on any device, in any mode.
+        module: the net, on any device, in any mode: layers that only training runs are left out.
         input_shape: of one image, without the batch.
     """
     rows: list[LayerFacts] = []
     leaves = [(path, layer) for path, layer in module.named_modules() if not any(layer.children())]
     hooks = [layer.register_forward_hook(_recorder(path, rows)) for path, layer in leaves]
-    tensors = itertools.chain(module.named_parameters(), module.named_buffers())
-    shadows = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
-    # Two images: in training mode BN refuses to normalise a single value per channel.
-    batch = torch.empty((2, *input_shape), device="meta")
+    training = [layer for layer in module.modules() if layer.training]
     try:
-        with torch.no_grad():
-            torch.func.functional_call(module, shadows, (batch,))
+        output_shape(module.eval(), input_shape)
     finally:
         for hook in hooks:
             hook.remove()
+        for layer in training:
+            layer.training = True
     return rows
 
 

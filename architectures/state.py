@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from convexport.architectures.layers import last_linear
+from convexport.architectures.layers import auxiliary_heads, classifier, drop_auxiliary_heads
 from convexport.runtime.errors import InputError
 
 State = dict[str, torch.Tensor]
@@ -17,41 +21,97 @@ _CONVERTIBLE = (torch.float16, torch.bfloat16, torch.float64)
 _COUNTER = "num_batches_tracked"
 
 
-def load_state(module: nn.Module, state: State, *, name: str) -> tuple[str, ...]:
-    """Load a state dict strictly, as float32.
+def load_state(
+    module: nn.Module,
+    state: State,
+    *,
+    name: str,
+    classes: int | None = None,
+    new_classifier: bool = False,
+) -> tuple[str, ...]:
+    """Load a state dict strictly, as float32, for inference: auxiliary heads are left out.
 
     Args:
-        module: filled in place; its tensors must be real, their values may be anything.
+        module: filled in place; its tensors must be real, their values may be anything. It may
+            say in ``legacy_keys`` which names (regular expressions) older files have instead.
         state: tensors by the names of the module's own.
         name: of the file, for messages.
+        classes: outputs of the net; by default those of its last layer.
+        new_classifier: a classifier for another number of classes is replaced by a random one.
 
     Returns:
-        Notes on what was converted or filled in.
+        Notes on what was left out, converted or filled in.
 
     Raises:
         InputError: E0328, keys are missing or unknown; E0329, another number of classes; E0330,
-            other shapes; E0331, a dtype that cannot be meant; E0332, NaN or infinity.
+            other shapes; E0331, a dtype that cannot be meant; E0332, NaN or infinity; E0333, a
+            new classifier for the same classes.
     """
+    state, notes = _without_auxiliary(module, state)
+    state = _renamed(state, getattr(module, "legacy_keys", ()))
     own = module.state_dict()
     state, filled = _with_counters(state, own)
     _check_keys(state, own, name)
-    _check_classes(module, state, name)
+    notes += _fitted_classes(module, state, name, classes, new_classifier)
     _check_shapes(state, own, name)
     _check_dtypes(state, own, name)
     converted = {key: value.to(own[key].dtype) for key, value in state.items()}
     _check_finite(converted, name)
     module.load_state_dict(converted, strict=True)
     narrowed = sorted({str(v.dtype) for v in state.values() if v.dtype in _CONVERTIBLE})
-    notes = [f"converted {', '.join(narrowed)} to torch.float32"] if narrowed else []
+    if narrowed:
+        notes.append(f"converted {', '.join(narrowed)} to torch.float32")
     if filled:
         notes.append(f"{filled} missing {_COUNTER} set to 0; inference does not read them")
     return tuple(notes)
+
+
+def _without_auxiliary(module: nn.Module, state: State) -> tuple[State, list[str]]:
+    """The state without the heads that only training uses; they are removed from the module."""
+    heads = auxiliary_heads(module)
+    drop_auxiliary_heads(module)
+    prefixes = tuple(f"{head}." for head in heads)
+    kept = {key: value for key, value in state.items() if not key.startswith(prefixes)}
+    if len(kept) == len(state):
+        return state, []
+    return kept, [f"left out {', '.join(heads)}, which only training uses"]
+
+
+def _renamed(state: State, legacy_keys: Sequence[tuple[str, str]]) -> State:
+    for pattern, replacement in legacy_keys:
+        state = {re.sub(pattern, replacement, key): value for key, value in state.items()}
+    return state
 
 
 def _with_counters(state: State, own: State) -> tuple[State, int]:
     missing = {k: torch.zeros_like(v) for k, v in own.items() if k.endswith(_COUNTER)}
     missing = {key: value for key, value in missing.items() if key not in state}
     return {**state, **missing}, len(missing)
+
+
+def split_members(state: State, count: int, name: str) -> list[State]:
+    """The state dicts of an ensemble's members, stored under ``members.0.`` and so on.
+
+    Raises:
+        InputError: E0328, a name is under none of them.
+    """
+    parts: list[State] = [{} for _ in range(count)]
+    strangers = []
+    for key, value in state.items():
+        word, _, rest = key.partition(".")
+        number, _, inner = rest.partition(".")
+        if word == "members" and number.isdecimal() and int(number) < count:
+            parts[int(number)][inner] = value
+        else:
+            strangers.append(key)
+    if strangers:
+        raise InputError(
+            "E0328",
+            f"{name} is for another net: {len(strangers)} tensors are of no member",
+            where=_first(strangers),
+            hint=f"names begin with members.0. to members.{count - 1}.",
+        )
+    return parts
 
 
 def _check_keys(state: State, own: State, name: str) -> None:
@@ -67,17 +127,87 @@ def _check_keys(state: State, own: State, name: str) -> None:
         )
 
 
-def _check_classes(module: nn.Module, state: State, name: str) -> None:
-    path, classifier = last_linear(module)
-    weight = state[f"{path}.weight"]
-    want = classifier.out_features
-    if weight.dim() == 2 and weight.shape[1] == classifier.in_features and len(weight) != want:
+def _fitted_classes(
+    module: nn.Module, state: State, name: str, classes: int | None, new_classifier: bool
+) -> list[str]:
+    """Replace the classifier if that was asked for; notes on it."""
+    ours = classes or len(classifier(module)[1].weight)
+    wrong = _OtherClasses.of(module, state, ours)
+    if wrong is None and new_classifier:
         raise InputError(
-            "E0329",
-            f"{name} has {len(weight)} classes, the net was to have {want}",
-            where=f"{path}.weight",
-            hint=f"--classes {len(weight)}",
+            "E0333",
+            f"{name} is for {ours} classes already: there is no classifier to replace",
+            hint="leave --new-classifier out, or give the other number with --classes",
         )
+    if wrong is None:
+        return []
+    if not (new_classifier and wrong.replaceable):
+        raise wrong.error(name, new_classifier)
+    return [_replace_classifier(module, state, wrong.theirs)]
+
+
+@dataclass(frozen=True)
+class _OtherClasses:
+    """A file for another number of classes.
+
+    Attributes:
+        ours: classes that the net was to have.
+        theirs: classes of the file.
+        tensors: the names of those that differ.
+        replaceable: only the last layer depends on the classes.
+    """
+
+    ours: int
+    theirs: int
+    tensors: list[str]
+    replaceable: bool
+
+    @classmethod
+    def of(cls, module: nn.Module, state: State, ours: int) -> _OtherClasses | None:
+        """Where all that differs is the classes: nothing but a dimension of that size."""
+        own = module.state_dict()
+        odd = [key for key in own if own[key].shape != state[key].shape]
+        pairs = {
+            pair
+            for key in odd
+            for pair in itertools.zip_longest(own[key].shape, state[key].shape)
+            if pair[0] != pair[1]
+        }
+        # A bias alone is no classifier.
+        if len(pairs) != 1 or all(own[key].dim() == 1 for key in odd):
+            return None
+        ((mine, theirs),) = pairs
+        if mine != ours or theirs is None:
+            return None
+        path, _ = classifier(module)
+        return cls(ours, theirs, odd, set(odd) <= {f"{path}.weight", f"{path}.bias"})
+
+    def error(self, name: str, new_classifier: bool) -> InputError:
+        """What to tell, with ``--new-classifier`` where that would help."""
+        hint = f"--classes {self.theirs}"
+        if self.replaceable:
+            hint += ", or --new-classifier for a random one that is yet to be trained"
+        return InputError(
+            "E0329",
+            f"{name} has {self.theirs} classes, the net was to have {self.ours}",
+            where=_first(self.tensors),
+            why="several layers depend on that, not only the last" if new_classifier else "",
+            hint=hint,
+        )
+
+
+def _replace_classifier(module: nn.Module, state: State, classes: int) -> str:
+    """Put random values (variance 1 / fan-in, seed 0) where the file's classifier was."""
+    path, layer = classifier(module)
+    generator = torch.Generator().manual_seed(0)
+    fan_in = math.prod(layer.weight.shape[1:])
+    state[f"{path}.weight"] = torch.randn(layer.weight.shape, generator=generator) / fan_in**0.5
+    if layer.bias is not None:
+        state[f"{path}.bias"] = torch.zeros(len(layer.weight))
+    return (
+        f"RANDOM CLASSIFIER: {path} of the file has {classes} classes, so a random one with "
+        f"{len(layer.weight)} took its place; the answers mean nothing until it is trained"
+    )
 
 
 def _check_shapes(state: State, own: State, name: str) -> None:
@@ -88,7 +218,7 @@ def _check_shapes(state: State, own: State, name: str) -> None:
             "E0330",
             f"{name} is for another net: {len(odd)} tensors have another shape",
             where=_first(pairs),
-            hint="check the architecture's name and the number of input channels",
+            hint="check the architecture's name, --input-shape and the number of channels",
         )
 
 

@@ -2,51 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from torch import nn
 
+from convexport.architectures.published import PublishedWeights, published_weights
 from convexport.runtime.specs import Preprocess
 
-Paper = tuple[int, str, str]
-"""Year, title, address."""
+Shape = tuple[int, int, int]
+"""Channels, height, width of one image."""
+
+
+class Paper(NamedTuple):
+    """Where an architecture was published."""
+
+    year: int
+    title: str
+    url: str
+
+
+class Counts(NamedTuple):
+    """A net in numbers, for one image of its own size; what only training uses is not counted.
+
+    Attributes:
+        params: parameters; buffers are none.
+        macs: multiply-adds of its convolutions and linear layers.
+        weight_layers: how many of these it runs.
+    """
+
+    params: int
+    macs: int
+    weight_layers: int
 
 
 class Net(Protocol):
     """A family's configuration: a frozen value that builds its module."""
 
-    def module(self, num_classes: int, in_channels: int) -> nn.Module:
-        """The net, initialised as in its paper from torch's global generator."""
+    def module(self, num_classes: int, shape: Shape) -> nn.Module:
+        """The net for images of that shape, initialised as its family says.
+
+        The random numbers are those of torch's global generator. A net that can be trained with
+        auxiliary heads has them, and names them in its attribute ``auxiliary``.
+        """
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublishedWeights:
-    """Trained weights that somebody publishes.
-
-    Attributes:
-        name: the publisher's name of them.
-        url: where the file lies; its last part is the file's name.
-        sha256: as published, in hex: all 64 digits, or the first 8 that the file name carries.
-        licence: SPDX identifier.
-        top1: ImageNet top-1 accuracy that the publisher states, percent, single crop.
-        top5: the same for the five best classes.
-        source: who publishes them.
-    """
-
-    name: str
-    url: str
-    sha256: str
-    licence: str
-    top1: float
-    top5: float
-    source: str
-
-    @property
-    def file_name(self) -> str:
-        """The last part of the address."""
-        return self.url.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,31 +55,32 @@ class Variant:
     Attributes:
         name: what the command line calls it.
         family: the architecture that it is a member of.
-        year: of the paper.
-        title: of the paper.
-        url: of the paper.
+        paper: where it comes from.
         net: the configuration that builds it.
+        counts: its parameters, multiply-adds and layers.
         input: channels, height, width that it was designed for.
-        num_classes: outputs of the classifier.
+        num_classes: outputs of the classifier; 0 for a block that is no classifier.
         preprocess: from an image to that input.
-        params: parameters; buffers are not counted.
-        macs: multiply-adds of its convolutions and linear layers for one image.
+        layout: ``package:name`` of the public net whose state dicts load unchanged.
         notes: where public implementations and this one differ from the paper.
-        published: trained weights, best first.
+        reported: what the authors say that it reaches, with protocol and source.
         digits: whether small weights trained on handwritten digits ship with the project.
     """
 
     name: str
     family: str
-    year: int
-    title: str
-    url: str
+    paper: Paper
     net: Net
-    input: tuple[int, int, int]
-    num_classes: int
-    preprocess: Preprocess
-    params: int
-    macs: int
+    counts: Counts
+    input: Shape = (3, 224, 224)
+    num_classes: int = 1000
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    layout: str = ""
     notes: str = ""
-    published: tuple[PublishedWeights, ...] = ()
+    reported: str = ""
     digits: bool = False
+
+    @property
+    def published(self) -> tuple[PublishedWeights, ...]:
+        """Trained weights that others publish, best first."""
+        return published_weights(self.name)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import nn
@@ -18,49 +17,23 @@ from torch import nn
 from convexport.architectures.checkpoint import read_checkpoint, require_file
 from convexport.architectures.digits_weights import digits_facts, digits_file
 from convexport.architectures.download import obtain
+from convexport.architectures.ensemble import EnsembleConfig
 from convexport.architectures.random_weights import random_module
 from convexport.architectures.registry import create
-from convexport.architectures.state import load_state
-from convexport.architectures.variant import Variant
+from convexport.architectures.resolved import (
+    SEED_DIGITS,
+    ResolvedWeights,
+    combined,
+    preprocesses,
+    requests_of,
+)
+from convexport.architectures.state import State, load_state, split_members
+from convexport.architectures.variant import Shape, Variant
 from convexport.runtime.errors import MachineError, UsageError, did_you_mean
 from convexport.runtime.files import sha256_of
-from convexport.runtime.specs import Preprocess
 
 _WORDS = ("pretrained", "digits", "random")
-# Any that short fits the 64 bits of a generator.
-_SEED_DIGITS = 18
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResolvedWeights:
-    """Weights that were found, not loaded yet.
-
-    Attributes:
-        kind: which of the four kinds.
-        source: for people; a file by its name only, never by a path of this machine.
-        path: the file; None for random weights.
-        seed: of random weights.
-        sha256: of the file, in hex; for random weights that of ``random:SEED``.
-        licence: where it is known.
-        notes: what the user must be told.
-        num_classes: outputs, where the weights differ from the variant.
-        input: channels, height, width, where they differ.
-        preprocess: where it differs.
-        labels: names of the classes, where the weights bring them.
-    """
-
-    kind: Literal["pretrained", "file", "digits", "random"]
-    source: str
-    path: Path | None
-    seed: int | None
-    sha256: str
-    licence: str
-    notes: tuple[str, ...] = ()
-    num_classes: int | None = None
-    input: tuple[int, int, int] | None = None
-    preprocess: Preprocess | None = None
-    labels: tuple[str, ...] = ()
 
 
 def resolve(
@@ -85,18 +58,31 @@ def resolve(
         UsageError: E0222, the request is none of these; E0223, there are no digits weights for
             the variant.
         InputError: E0320, E0321, a path that leads to no file or to an empty one.
-        MachineError: E0420 to E0424, pretrained weights were asked for and cannot be had.
+        MachineError: E0420 to E0425, pretrained weights were asked for and cannot be had.
         BusyError, StorageError: as ``download.obtain``.
     """
+    if isinstance(variant.net, EnsembleConfig) and _is_word(request):
+        seed = _seed(request) if request and request.startswith("random") else 0
+        parts = [
+            resolve(member.variant, wanted, offline=offline, cache_dir=cache_dir, report=report)
+            for member, wanted in zip(
+                variant.net.members, requests_of(variant.net, request, seed), strict=True
+            )
+        ]
+        return combined(variant.net, parts)
     if request is None:
         return _default(variant, offline, cache_dir, report)
     if request == "pretrained":
         return _pretrained(variant, offline, cache_dir, report)
     if request == "digits":
         return _digits(variant)
-    if request == "random" or request.startswith("random:"):
+    if _is_word(request):
         return _random(_seed(request))
     return _file(request)
+
+
+def _is_word(request: str | None) -> bool:
+    return request is None or request in _WORDS or request.startswith("random:")
 
 
 def load_module(
@@ -104,7 +90,8 @@ def load_module(
     resolved: ResolvedWeights,
     *,
     num_classes: int | None = None,
-    in_channels: int | None = None,
+    shape: Shape | None = None,
+    new_classifier: bool = False,
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """The net with those weights in float32, in evaluation mode, without gradients.
 
@@ -112,7 +99,8 @@ def load_module(
         variant: the one that the weights were resolved for.
         resolved: what ``resolve`` returned.
         num_classes: outputs; by default those of the weights, else of the variant.
-        in_channels: channels of the input; by default likewise.
+        shape: channels, height, width of the input; by default likewise.
+        new_classifier: where the file has other classes, take a random classifier instead.
 
     Returns:
         The module, and notes on what was unwrapped, stripped or converted.
@@ -122,19 +110,74 @@ def load_module(
         UsageError: E0221, a number is below 1.
     """
     classes = resolved.num_classes if num_classes is None else num_classes
-    shape = resolved.input or variant.input
-    channels = shape[0] if in_channels is None else in_channels
+    shape = shape or resolved.input
+    if isinstance(variant.net, EnsembleConfig):
+        shape = shape or variant.input
+        return _load_ensemble(variant, variant.net, resolved, classes, shape, new_classifier)
     if resolved.path is None:
         seed = resolved.seed or 0
-        module = random_module(variant, seed, num_classes=classes, in_channels=channels)
+        module = random_module(variant, seed, num_classes=classes, shape=shape)
         return module.requires_grad_(False), ()
-    state, notes = read_checkpoint(resolved.path, expected_bytes=4 * variant.params)
+    state, notes = read_checkpoint(resolved.path, expected_bytes=4 * variant.counts.params)
+    module, more = _filled(variant, state, resolved.path.name, classes, shape, new_classifier)
+    return module, notes + more
+
+
+def _filled(
+    variant: Variant,
+    state: State,
+    name: str,
+    classes: int | None,
+    shape: Shape | None,
+    new_classifier: bool,
+) -> tuple[nn.Module, tuple[str, ...]]:
     # On the meta device first: initialising what is overwritten takes seconds in a large net.
     with torch.device("meta"):
-        module = create(variant.name, num_classes=classes, in_channels=channels)
+        module = create(variant.name, num_classes=classes, shape=shape)
     module = module.to_empty(device="cpu")
-    notes += load_state(module, state, name=resolved.path.name)
+    classes = variant.num_classes if classes is None else classes
+    notes = load_state(module, state, name=name, classes=classes, new_classifier=new_classifier)
     return module.eval().requires_grad_(False), notes
+
+
+def _load_ensemble(
+    variant: Variant,
+    config: EnsembleConfig,
+    resolved: ResolvedWeights,
+    classes: int | None,
+    shape: Shape,
+    new_classifier: bool,
+) -> tuple[nn.Module, tuple[str, ...]]:
+    members = [member.variant for member in config.members]
+    shapes = [(shape[0], *member.input[1:]) for member in members]
+    told: tuple[str, ...] = ()
+    if resolved.path is None:
+        loaded = [
+            load_module(
+                member,
+                part,
+                num_classes=classes,
+                shape=(shape[0], *(part.input or own)[1:]),
+                new_classifier=new_classifier,
+            )
+            for member, part, own in zip(members, resolved.parts, shapes, strict=True)
+        ]
+        specs = preprocesses(config, resolved.parts)
+    else:
+        state, told = read_checkpoint(resolved.path, expected_bytes=4 * variant.counts.params)
+        states = split_members(state, len(members), resolved.path.name)
+        loaded = [
+            _filled(member, part, resolved.path.name, classes, own, new_classifier)
+            for member, part, own in zip(members, states, shapes, strict=True)
+        ]
+        specs = [member.preprocess for member in members]
+    module = config.assemble([each for each, _ in loaded], specs, shape)
+    notes = [
+        f"{member.name}: {note}"
+        for member, (_, each) in zip(members, loaded, strict=True)
+        for note in each
+    ]
+    return module.eval().requires_grad_(False), (*told, *notes)
 
 
 def _default(
@@ -199,10 +242,10 @@ def _random(seed: int) -> ResolvedWeights:
 
 def _seed(request: str) -> int:
     digits = request.removeprefix("random").removeprefix(":") if ":" in request else "0"
-    if not (digits.isascii() and digits.isdecimal() and len(digits) <= _SEED_DIGITS):
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= SEED_DIGITS):
         raise UsageError(
             "E0222",
-            f"{request[:80]!r} has no seed that is a whole number of up to {_SEED_DIGITS} digits",
+            f"{request[:80]!r} has no seed that is a whole number of up to {SEED_DIGITS} digits",
             hint="random or random:SEED",
         )
     return int(digits)

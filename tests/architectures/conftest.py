@@ -20,6 +20,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def seeded() -> Iterator[None]:
+    """The same random numbers in each run."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def torchvision() -> Any:
     """torchvision.models, also next to a torch that its compiled part was not built for."""

@@ -179,7 +179,7 @@ BAD: dict[str, tuple[str, Make, str, str]] = {
         "w.pth",
         lambda p: torch.save(create("lenet5"), p),
         "E0324",
-        "convexport.architectures.lenet.LeNet",
+        "convexport.architectures.families.lenet.LeNet",
     ),
     "torch's own module": (
         "w.pth",

@@ -15,7 +15,7 @@ import pytest
 
 from convexport.architectures import transfer
 from convexport.architectures.download import obtain
-from convexport.architectures.variant import PublishedWeights
+from convexport.architectures.published import PublishedWeights
 from convexport.runtime.errors import ConvexportError, MachineError, StorageError
 
 DATA = b"PK\x03\x04" + bytes(range(256)) * 4000
@@ -254,6 +254,34 @@ def test_offline_opens_no_socket(
     assert (error.code, error.exit_code) == ("E0420", 4)
     assert server.weights().url in error.hint
     assert not list(tmp_path.iterdir()), "offline must not write"
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_what_cannot_be_verified_is_not_fetched_nor_taken_from_the_cache(
+    server: Server, tmp_path: Path, offline: bool
+) -> None:
+    kept = part(tmp_path, DATA).rename(tmp_path / "weights" / f"net-{HASH[:8]}.pth")
+    with pytest.raises(MachineError) as caught:
+        fetch(server, tmp_path, sha256="", offline=offline)
+    assert (caught.value.code, caught.value.exit_code) == ("E0425", 4)
+    assert "its hash is not known here" in caught.value.what
+    assert caught.value.where == server.weights().url
+    assert "--weights FILE" in caught.value.hint
+    assert (server.asked, list(kept.parent.iterdir())) == ([], [kept])
+
+
+def test_weights_of_hugging_face_are_kept_apart() -> None:
+    repository = "https://huggingface.co/timm/inception_v4.tf_in1k"
+    weights = PublishedWeights(
+        name="X",
+        url=f"{repository}/resolve/main/model.safetensors",
+        sha256="",
+        licence="",
+        top1=0,
+        top5=0,
+        source="",
+    )
+    assert weights.file_name == "inception_v4.tf_in1k.safetensors"
 
 
 def test_a_cache_that_cannot_be_written(server: Server, tmp_path: Path) -> None:

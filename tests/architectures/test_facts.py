@@ -1,8 +1,4 @@
-"""Parameters, multiply-adds and shapes against the literature.
-
-The ImageNet rows are torchvision's and timm's own counts, those of CIFAR and of the narrower
-MobileNets agree with pytorchcv's; the papers print them rounded.
-"""
+"""Parameters, multiply-adds, layers and shapes against the literature."""
 
 from __future__ import annotations
 
@@ -10,65 +6,31 @@ import pytest
 import torch
 from torch import nn
 
-from convexport.architectures.facts import count_macs, count_params, layer_table
+from convexport.architectures.facts import count_params, layer_table
+from convexport.architectures.layers import drop_auxiliary_heads
 from convexport.architectures.registry import create, find, variants
 
-# Parameters, multiply-adds at the row's input, entries of the state dict.
-COUNTS = {
-    "lenet5": (61_706, 416_520, 10),
-    "resnet18": (11_689_512, 1_814_073_344, 122),
-    "resnet34": (21_797_672, 3_663_761_408, 218),
-    "resnet50": (25_557_032, 4_089_184_256, 320),
-    "resnet101": (44_549_160, 7_801_405_440, 626),
-    "resnet152": (60_192_808, 11_513_626_624, 932),
-    "resnet200": (64_673_832, 15_007_481_856, 1220),
-    "resnext50_32x4d": (25_028_904, 4_230_479_872, 320),
-    "resnext101_32x4d": (44_177_704, 7_969_996_800, 626),
-    "resnext101_32x8d": (88_791_336, 16_414_015_488, 626),
-    "resnext101_64x4d": (83_455_272, 15_460_270_080, 626),
-    "wide_resnet50_2": (68_883_240, 11_398_021_120, 320),
-    "wide_resnet101_2": (126_886_696, 22_753_050_624, 626),
-    "resnet20_cifar": (269_722, 40_551_040, 116),
-    "resnet32_cifar": (464_154, 68_862_592, 188),
-    "resnet44_cifar": (658_586, 97_174_144, 260),
-    "resnet56_cifar": (853_018, 125_485_696, 332),
-    "resnet110_cifar": (1_727_962, 252_887_680, 656),
-    "resnet1202_cifar": (19_421_274, 2_829_238_912, 7208),
-    "resnext29_8x64d_cifar": (34_426_698, 5_387_266_048, 188),
-    "resnext29_16x64d_cifar": (68_155_210, 10_688_866_304, 188),
-    "mobilenet_v1": (4_231_976, 568_740_352, 164),
-    "mobilenet_v1_075": (2_585_560, 325_400_448, 164),
-    "mobilenet_v1_050": (1_331_592, 149_497_088, 164),
-    "mobilenet_v1_025": (470_072, 41_030_272, 164),
-}
+from .literature import LITERATURE, each
+from .tools import on_meta, outputs
 
 
-def on_meta(name: str) -> nn.Module:
-    # Small nets are quicker to make for real.
-    with torch.device("cpu" if "cifar" in name else "meta"):
-        return create(name)
+def test_the_zoo_has_every_row() -> None:
+    assert set(variants()) == set(LITERATURE)
 
 
-def test_every_variant_is_counted_here() -> None:
-    assert list(COUNTS) == list(variants())
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if "1202" in n else []) for n in COUNTS]
-)
+@pytest.mark.parametrize("name", each())
 def test_counts(name: str) -> None:
-    params, macs, entries = COUNTS[name]
-    variant, module = find(name), on_meta(name)
-    assert (variant.params, variant.macs) == (params, macs)
-    assert count_params(module) == params
-    assert count_macs(module, variant.input) == macs
-    assert len(module.state_dict()) == entries
-
-
-def outputs(name: str, paths: list[str]) -> list[tuple[int, ...]]:
-    """The shape after each of these layers, in the net's order."""
-    table = {row.path: row.output for row in layer_table(on_meta(name), find(name).input)}
-    return [table[path] for path in paths]
+    facts, variant, module = LITERATURE[name], find(name), on_meta(name)
+    assert (variant.family, variant.paper.year) == (facts.family, facts.year)
+    assert (variant.input, variant.num_classes) == (facts.input, facts.num_classes)
+    assert variant.layout == facts.layout
+    assert variant.counts == (facts.params, facts.macs, facts.weight_layers)
+    assert count_params(module) == facts.params_with_aux
+    assert len(module.state_dict()) == facts.state_dict_entries
+    rows = layer_table(module, variant.input)
+    assert sum(row.macs for row in rows) == facts.macs
+    assert sum(row.macs > 0 for row in rows) == facts.weight_layers
+    assert count_params(drop_auxiliary_heads(module)) == facts.params
 
 
 def test_shapes_of_lenet5_are_those_of_the_papers_figure_2() -> None:

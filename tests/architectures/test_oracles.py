@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,79 +11,110 @@ from torch import nn
 
 from convexport.architectures.imagenet import labels_of
 from convexport.architectures.registry import create, find, variants
+from convexport.runtime.specs import IMAGENET_MEAN, IMAGENET_STD
+
+from .literature import LITERATURE, each
+from .tools import check_close, with_statistics
 
 pytestmark = pytest.mark.oracle
 
-TORCHVISION = [name for name, variant in variants().items() if variant.published]
-TIMM = {
-    "mobilenet_v1": "mobilenetv1_100",
-    "resnext101_32x4d": "resnext101_32x4d",
-    "resnet200": "resnet200",
-}
+LAYOUTS = {name: row.layout for name, row in variants().items() if ":" in row.layout}
+# Their nets turn ImageNet's normalisation into this one themselves: see the test below.
+NORMALISED_INSIDE = ("googlenet", "inception_v3")
+# Odd and not square: here ceil_mode and asymmetric padding show. The Inceptions need 75.
+SIZE = (113, 97)
 
 
-def with_statistics(module: nn.Module) -> nn.Module:
-    """BN statistics that matter: with those of a new net a wrong one would not be noticed."""
-    generator = torch.Generator().manual_seed(0)
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.get_buffer("running_mean").normal_(0, 0.1, generator=generator)
-            layer.get_buffer("running_var").uniform_(0.5, 2, generator=generator)
-    return module.eval()
+def published_by(source: str) -> list[str]:
+    """The variants whose best weights they publish."""
+    rows = ((name, row.published) for name, row in variants().items())
+    return [name for name, published in rows if published and published[0].source == source]
 
 
-def assert_equal(theirs: nn.Module, name: str) -> None:
+def theirs(name: str, torchvision: Any, timm: Any) -> nn.Module:
+    """The public net that has the layout of ours, with random weights."""
+    package, _, model = LAYOUTS[name].partition(":")
+    if package == "timm":
+        module: nn.Module = timm.create_model(model, pretrained=False)
+    elif package == "torchvision":
+        extra = {"aux_logits": True, "init_weights": False} if "ception" in model else {}
+        extra = {"aux_logits": True, "init_weights": False} if model == "googlenet" else extra
+        module = torchvision.get_model(model, weights=None, **extra)
+    else:
+        package_ = pytest.importorskip(package, reason=f"{package} is not installed")
+        module = package_.__dict__[model](pretrained=None)
+    return with_statistics(module)
+
+
+@pytest.mark.parametrize("name", each(list(LAYOUTS)))
+def test_public_nets_load_strictly_and_compute_the_same(
+    name: str, torchvision: Any, timm: Any
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        reference = theirs(name, torchvision, timm)
+        # Cadene's net pools a fixed grid of 7x7.
+        images = torch.randn(2, 3, *((224, 224) if "bninception" in LAYOUTS[name] else SIZE))
     with torch.device("meta"):
         ours = create(name)
-    with_statistics(theirs)
-    ours.load_state_dict(theirs.state_dict(), strict=True, assign=True)
-    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    ours.load_state_dict(reference.state_dict(), strict=True, assign=True)
     with torch.no_grad():
-        want, got = theirs(images), ours.eval()(images)
-    assert want.std() > 0
-    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * want.abs().max().item())
+        check_close(ours.eval()(images), reference(images))
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_torchvision_computes_the_same(name: str, torchvision: Any) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        assert_equal(torchvision.get_model(name, weights=None), name)
-
-
-@pytest.mark.parametrize("name", TIMM)
-def test_timm_computes_the_same(name: str, timm: Any) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        assert_equal(timm.create_model(TIMM[name], pretrained=False), name)
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", published_by("torchvision"))
 def test_published_weights_are_those_of_torchvision(name: str, torchvision: Any) -> None:
-    ours, preprocess = find(name).published[0], find(name).preprocess
-    theirs = torchvision.get_model_weights(name)[ours.name]
-    assert ours.url == theirs.url
+    variant, ours = find(name), find(name).published[0]
+    theirs = torchvision.get_model_weights(LAYOUTS[name].partition(":")[2])[ours.name]
+    assert (ours.url, ours.licence) == (theirs.url, "BSD-3-Clause")
     assert ours.sha256.startswith(theirs.url.rsplit("-", 1)[1].removesuffix(".pth"))
     accuracy = theirs.meta["_metrics"]["ImageNet-1K"]
     assert (ours.top1, ours.top5) == (accuracy["acc@1"], accuracy["acc@5"])
-    transforms = theirs.transforms()
+    preprocess, transforms = variant.preprocess, theirs.transforms()
     assert (list(preprocess.crop), list(preprocess.resize)) == (
         transforms.crop_size * 2,
         transforms.resize_size,
     )
     assert preprocess.interpolation == transforms.interpolation.value
-    assert list(preprocess.mean) == transforms.mean
-    assert list(preprocess.std) == transforms.std
-    assert theirs.meta["num_params"] == find(name).params
-    assert list(labels_of(find(name), 1000)) == theirs.meta["categories"]
+    if name in NORMALISED_INSIDE:
+        assert (preprocess.mean, preprocess.std) == ((0.5,) * 3, (0.5,) * 3)
+    else:
+        assert [list(preprocess.mean), list(preprocess.std)] == [transforms.mean, transforms.std]
+    # They count the auxiliary heads of Inception v3, and not those of GoogLeNet.
+    facts = LITERATURE[name]
+    assert theirs.meta["num_params"] in (facts.params, facts.params_with_aux)
+    assert list(labels_of(variant, 1000)) == theirs.meta["categories"]
 
 
-def test_preprocess_of_mobilenet_is_that_of_timm(timm: Any) -> None:
-    theirs = timm.create_model("mobilenetv1_100", pretrained=False).default_cfg
-    ours = find("mobilenet_v1").preprocess
-    assert (ours.mean, ours.std, ours.interpolation) == (
-        theirs["mean"],
-        theirs["std"],
-        theirs["interpolation"],
-    )
-    assert ours.crop[0] / ours.resize[0] == theirs["crop_pct"]
+@pytest.mark.parametrize("name", NORMALISED_INSIDE)
+def test_the_net_in_torchvision_undoes_the_normalisation_of_its_images(
+    name: str, torchvision: Any
+) -> None:
+    net = torchvision.get_model(name, init_weights=False, transform_input=True)
+    pixels = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    inside = net._transform_input((pixels - mean) / std)
+    torch.testing.assert_close(inside, (pixels - 0.5) / 0.5)
+
+
+@pytest.mark.parametrize("name", published_by("timm"))
+def test_published_weights_are_those_of_timm(name: str, timm: Any) -> None:
+    ours, preprocess = find(name).published[0], find(name).preprocess
+    theirs = timm.models.get_pretrained_cfg(f"{LAYOUTS[name].partition(':')[2]}.{ours.name}")
+    hub = f"https://huggingface.co/{theirs.hf_hub_id}/resolve/main/model.safetensors"
+    assert ours.url == (theirs.url or hub)
+    assert ours.licence.lower() == theirs.license
+    # A hash without a source would be made up.
+    assert ours.sha256 in ours.url
+    assert bool(ours.sha256) == bool(theirs.url)
+    assert (preprocess.mean, preprocess.std) == (theirs.mean, theirs.std)
+    assert preprocess.interpolation == theirs.interpolation
+    assert find(name).input == theirs.input_size
+    assert preprocess.resize == (math.floor(preprocess.crop[0] / theirs.crop_pct),)
+
+
+def test_whatever_is_published_for_a_layout_is_listed(timm: Any) -> None:
+    names = [name for name, layout in LAYOUTS.items() if layout.startswith(("torchvision", "timm"))]
+    without = {"resnet200", "preact_resnet152"}
+    assert {name for name in names if not find(name).published} == without
+    assert not [tag for tag in ("resnet200", "resnetv2_152") if timm.list_pretrained(f"{tag}.*")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from convexport.architectures.registry import create, find
+from convexport.architectures.state import load_state
 from convexport.architectures.weights import load_module, resolve
 from convexport.runtime.errors import InputError
 
@@ -18,18 +20,18 @@ State = dict[str, torch.Tensor]
 RESNET = find("resnet20_cifar")
 
 
-def original(**options: int) -> State:
+def original(**options: Any) -> State:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         return create("resnet20_cifar", **options).state_dict()
 
 
-def loaded(path: Path, **options: int) -> tuple[nn.Module, tuple[str, ...]]:
+def loaded(path: Path, **options: Any) -> tuple[nn.Module, tuple[str, ...]]:
     found = resolve(RESNET, str(path), offline=True, cache_dir=path, report=lambda _: None)
     return load_module(RESNET, found, **options)
 
 
-def refusal(data: object, path: Path, **options: int) -> InputError:
+def refusal(data: object, path: Path, **options: Any) -> InputError:
     torch.save(data, path)
     with pytest.raises(InputError) as caught:
         loaded(path, **options)
@@ -116,13 +118,57 @@ def test_another_number_of_classes_is_recognised(tmp_path: Path) -> None:
     error = refusal(original(num_classes=7), tmp_path / "w.pth")
     assert error.code == "E0329"
     assert "has 7 classes, the net was to have 10" in error.what
-    assert error.hint == "--classes 7"
+    assert error.hint.startswith("--classes 7, or --new-classifier")
     module, _ = loaded(tmp_path / "w.pth", num_classes=7)
     assert module(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
 
 
+def test_a_new_classifier_is_made_only_on_request_and_said_to_be_random(tmp_path: Path) -> None:
+    torch.save(original(num_classes=7), tmp_path / "w.pth")
+    module, notes = loaded(tmp_path / "w.pth", new_classifier=True)
+    assert len(notes) == 1
+    assert notes[0].startswith("RANDOM CLASSIFIER: fc of the file has 7 classes")
+    state, want = module.state_dict(), original(num_classes=7)
+    assert all(torch.equal(state[key], want[key]) for key in want if not key.startswith("fc."))
+    assert module(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    # Of the scale that keeps the variance of the features: 1 / sqrt(64).
+    assert 0.1 < state["fc.weight"].std() < 0.15
+    # Where the classes agree there is nothing to replace.
+    torch.save(original(), tmp_path / "w.pth")
+    with pytest.raises(InputError) as caught:
+        loaded(tmp_path / "w.pth", new_classifier=True)
+    assert caught.value.code == "E0333"
+
+
+class WithHead(nn.Module):
+    auxiliary = ("aux",)
+    legacy_keys = ((r"^body\.0\.", "body."),)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(2, 3)
+        self.aux: nn.Module | None = nn.Linear(3, 4)
+        self.fc = nn.Linear(3, 4)
+
+
+def test_auxiliary_heads_are_left_out_whether_the_file_has_them_or_not() -> None:
+    state = WithHead().state_dict()
+    module = WithHead()
+    assert load_state(module, state, name="w") == ("left out aux, which only training uses",)
+    assert module.aux is None
+    without = {key: value for key, value in state.items() if not key.startswith("aux")}
+    assert load_state(WithHead(), without, name="w") == ()
+
+
+def test_names_of_older_files_are_brought_up_to_date() -> None:
+    state = {key.replace("body.", "body.0."): v for key, v in WithHead().state_dict().items()}
+    module = WithHead()
+    load_state(module, state, name="w")
+    assert torch.equal(module.body.weight, state["body.0.weight"])
+
+
 def test_another_number_of_channels_is_a_matter_of_shape(tmp_path: Path) -> None:
-    error = refusal(original(in_channels=1), tmp_path / "w.pth")
+    error = refusal(original(shape=(1, 32, 32)), tmp_path / "w.pth")
     assert error.code == "E0330"
     assert "conv1.weight 16x1x3x3 for 16x3x3x3" in error.where
 
@@ -173,3 +219,19 @@ def test_hostile_names_are_shown_harmless_and_short(tmp_path: Path) -> None:
     error = refusal({"\x1b[2J" + "x" * 10_000: torch.ones(1)}, tmp_path / "w.pth")
     assert "\x1b" not in str(error)
     assert len(str(error)) < 1500
+
+
+@pytest.mark.parametrize("name", ["nin_small", "lenet5_original", "squeezenet1_1"])
+def test_classes_are_recognised_wherever_they_stand(name: str, tmp_path: Path) -> None:
+    variant, path = find(name), tmp_path / "w.pth"
+    torch.save(create(name, num_classes=7).state_dict(), path)
+    found = resolve(variant, str(path), offline=True, cache_dir=tmp_path, report=lambda _: None)
+    with pytest.raises(InputError) as caught:
+        load_module(variant, found)
+    assert caught.value.code == "E0329"
+    assert f"has 7 classes, the net was to have {variant.num_classes}" in caught.value.what
+    # Where several layers depend on the classes, a new last one would not do.
+    assert ("--new-classifier" in caught.value.hint) == (name == "squeezenet1_1")
+    module, _ = load_module(variant, found, num_classes=7)
+    height, width = variant.input[1:]
+    assert module(torch.zeros(1, variant.input[0], height, width)).shape == (1, 7)

@@ -7,12 +7,13 @@
 - Zagoruyko, Komodakis 2016, "Wide Residual Networks", arXiv:1605.07146: the inner 3x3 doubled.
 
 Parameters are named as in torchvision, whose checkpoints load unchanged. As there, the stride
-of a bottleneck is on its 3x3; the paper has it on the first 1x1 (same parameters, fewer MACs).
+of a bottleneck is on its 3x3; He et al. have it on the first 1x1 (same parameters, fewer MACs).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -20,9 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from convexport.architectures.layers import conv, init_relu_net
-from convexport.architectures.published import torchvision_weights
-from convexport.architectures.variant import Paper, Variant
+from convexport.architectures.layers import CIFAR, conv, damp, init_relu_net
+from convexport.architectures.variant import Counts, Paper, Shape, Variant
 from convexport.runtime.specs import Preprocess
 
 
@@ -48,9 +48,9 @@ class ResNetConfig:
     stem: Literal["imagenet", "cifar"] = "imagenet"
     shortcut: Literal["projection", "pad"] = "projection"
 
-    def module(self, num_classes: int, in_channels: int) -> nn.Module:
+    def module(self, num_classes: int, shape: Shape) -> nn.Module:
         """The net, initialised as in He et al. sec. 3.4, its branches damped."""
-        return ResNet(self, num_classes, in_channels)
+        return ResNet(self, num_classes, shape[0])
 
 
 class PaddedShortcut(nn.Module):
@@ -139,7 +139,8 @@ class ResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels[-1], num_classes)
         init_relu_net(self)
-        self._damp_branches()
+        damp([block.bn2 for block in self.modules() if isinstance(block, BasicBlock)])
+        damp([block.bn3 for block in self.modules() if isinstance(block, Bottleneck)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images NCHW to logits (N, classes)."""
@@ -148,17 +149,6 @@ class ResNet(nn.Module):
             x = getattr(self, stage)(x)
         logits: torch.Tensor = self.fc(self.avgpool(x).flatten(1))
         return logits
-
-    def _damp_branches(self) -> None:
-        """The last BN of each of L branches begins at 1 / sqrt(L): their sum has unit scale.
-
-        At 1, as in the paper, an untrained deep net multiplies each disturbance (Hayou et al.
-        2021, "Stable ResNet", arXiv:2010.12859).
-        """
-        last = [block.bn2 for block in self.modules() if isinstance(block, BasicBlock)]
-        last += [block.bn3 for block in self.modules() if isinstance(block, Bottleneck)]
-        for norm in last:
-            nn.init.constant_(norm.weight, len(last) ** -0.5)
 
 
 def shortcut(config: ResNetConfig, in_channels: int, out_channels: int, stride: int) -> nn.Module:
@@ -170,48 +160,60 @@ def shortcut(config: ResNetConfig, in_channels: int, out_channels: int, stride: 
     return nn.Sequential(conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
 
 
-_ARXIV = "https://arxiv.org/abs/"
-_HE: Paper = (2015, "Deep Residual Learning for Image Recognition", f"{_ARXIV}1512.03385")
-_XIE: Paper = (
-    2016,
-    "Aggregated Residual Transformations for Deep Neural Networks",
-    f"{_ARXIV}1611.05431",
-)
-_WRN: Paper = (2016, "Wide Residual Networks", f"{_ARXIV}1605.07146")
+_PAPERS = {
+    "resnet": Paper(
+        2015, "Deep Residual Learning for Image Recognition", "https://arxiv.org/abs/1512.03385"
+    ),
+    "resnext": Paper(
+        2016,
+        "Aggregated Residual Transformations for Deep Neural Networks",
+        "https://arxiv.org/abs/1611.05431",
+    ),
+    "wide_resnet": Paper(2016, "Wide Residual Networks", "https://arxiv.org/abs/1605.07146"),
+}
 _OPTION_B = "projection shortcuts (option B)"
 _V1_5 = "stride 2 on the 3x3 (the paper: on the first 1x1), as in torchvision"
-_EXTRA = f"a size that is not in the paper; {_V1_5}"
-_CIFAR = Preprocess(
-    crop=(32, 32), resize=(32, 32), mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)
-)
+_EXTRA = "a size that is not in the paper"
+_ACTIVATED_LAST = f"{_OPTION_B}; the paper's results on CIFAR are of pre-activated blocks"
+_REPORTED = "% error on ImageNet, 1 crop (the authors' README)"
 
 
-def _row(
+def _imagenet(
+    family: str,
     name: str,
     net: ResNetConfig,
-    params: int,
-    macs: int,
-    paper: Paper,
-    notes: str,
+    counts: tuple[int, int, int],
+    notes: str = "",
     *,
-    resize: int = 256,
+    error: str = "",
+    package: str = "torchvision",
+    preprocess: Preprocess = Preprocess(),  # noqa: B008  # frozen
 ) -> Variant:
-    year, title, url = paper
-    imagenet = net.stem == "imagenet"
     return Variant(
         name=name,
-        family="resnet",
-        year=year,
-        title=title,
-        url=url,
+        family=family,
+        paper=_PAPERS[family],
         net=net,
-        input=(3, 224, 224) if imagenet else (3, 32, 32),
-        num_classes=1000 if imagenet else 10,
-        preprocess=Preprocess(resize=(resize,)) if imagenet else _CIFAR,
-        params=params,
-        macs=macs,
+        counts=Counts(*counts),
+        notes=notes or (_V1_5 if family == "resnet" else ""),
+        reported=f"{error} {_REPORTED}" if error else "",
+        layout=f"{package}:{name}",
+        preprocess=preprocess,
+    )
+
+
+def _cifar(family: str, name: str, net: ResNetConfig, counts: Counts, notes: str) -> Variant:
+    return Variant(
+        name=name,
+        family=family,
+        paper=_PAPERS[family],
+        net=net,
+        counts=counts,
+        input=CIFAR.shape,
+        num_classes=10,
+        preprocess=CIFAR,
         notes=notes,
-        published=torchvision_weights(name),
+        digits=name == "resnet20_cifar",
     )
 
 
@@ -231,7 +233,7 @@ def _option_a(depth: int, params: int, macs: int) -> Variant:
         block="basic", depths=(n,) * 3, widths=(16, 32, 64), stem="cifar", shortcut="pad"
     )
     notes = "zero-padded shortcuts (option A); channel means stand for the paper's per-pixel mean"
-    return _row(f"resnet{depth}_cifar", net, params, macs, _HE, notes)
+    return _cifar("resnet", f"resnet{depth}_cifar", net, Counts(params, macs, depth), notes)
 
 
 def _resnext29(groups: int, params: int, macs: int) -> Variant:
@@ -239,34 +241,50 @@ def _resnext29(groups: int, params: int, macs: int) -> Variant:
     net = ResNetConfig(
         block="bottleneck", depths=(3, 3, 3), widths=(64, 128, 256), groups=groups, stem="cifar"
     )
-    return _row(f"resnext29_{groups}x64d_cifar", net, params, macs, _XIE, _OPTION_B)
+    # 29 and the three projections of the shortcuts.
+    counts = Counts(params, macs, 32)
+    return _cifar("resnext", f"resnext29_{groups}x64d_cifar", net, counts, _ACTIVATED_LAST)
 
 
+_he, _xie, _wide = (partial(_imagenet, family) for family in _PAPERS)
 # He et al. Table 1; 200 layers are fb.resnet.torch's.
 _50, _101, _152, _200 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3), (3, 24, 36, 3)
+_X50, _X101 = _deep(_50, c=32, d=4), _deep(_101, c=32, d=4)
+# How the public weights of two of them were evaluated.
+_232, _BICUBIC = Preprocess(resize=(232,)), Preprocess(interpolation="bicubic")
 
 VARIANTS = (
-    _row("resnet18", _basic(2, 2, 2, 2), 11_689_512, 1_814_073_344, _HE, _OPTION_B),
-    _row("resnet34", _basic(3, 4, 6, 3), 21_797_672, 3_663_761_408, _HE, _OPTION_B),
-    _row("resnet50", _deep(_50), 25_557_032, 4_089_184_256, _HE, _V1_5),
-    _row("resnet101", _deep(_101), 44_549_160, 7_801_405_440, _HE, _V1_5),
-    _row("resnet152", _deep(_152), 60_192_808, 11_513_626_624, _HE, _V1_5),
-    _row("resnet200", _deep(_200), 64_673_832, 15_007_481_856, _HE, _EXTRA),
-    _row("resnext50_32x4d", _deep(_50, c=32, d=4), 25_028_904, 4_230_479_872, _XIE, _V1_5),
-    _row("resnext101_32x4d", _deep(_101, c=32, d=4), 44_177_704, 7_969_996_800, _XIE, _V1_5),
-    _row("resnext101_32x8d", _deep(_101, c=32, d=8), 88_791_336, 16_414_015_488, _XIE, _EXTRA),
-    _row(
+    _he("resnet18", _basic(2, 2, 2, 2), (11_689_512, 1_814_073_344, 21), _OPTION_B),
+    _he("resnet34", _basic(3, 4, 6, 3), (21_797_672, 3_663_761_408, 37), _OPTION_B),
+    _he("resnet50", _deep(_50), (25_557_032, 4_089_184_256, 54), error="top-1 24.7, top-5 7.8"),
+    _he("resnet101", _deep(_101), (44_549_160, 7_801_405_440, 105), error="top-1 23.6, top-5 7.1"),
+    _he("resnet152", _deep(_152), (60_192_808, 11_513_626_624, 156), error="top-1 23.0, top-5 6.7"),
+    _he("resnet200", _deep(_200), (64_673_832, 15_007_481_856, 204), _EXTRA, package="timm"),
+    _xie("resnext50_32x4d", _X50, (25_028_904, 4_230_479_872, 54), error="top-1 22.2"),
+    _xie(
+        "resnext101_32x4d",
+        _X101,
+        (44_177_704, 7_969_996_800, 105),
+        error="top-1 21.2",
+        package="timm",
+        preprocess=_BICUBIC,
+    ),
+    _xie("resnext101_32x8d", _deep(_101, c=32, d=8), (88_791_336, 16_414_015_488, 105), _EXTRA),
+    _xie(
         "resnext101_64x4d",
         _deep(_101, c=64, d=4),
-        83_455_272,
-        15_460_270_080,
-        _XIE,
-        _V1_5,
-        resize=232,
+        (83_455_272, 15_460_270_080, 105),
+        error="top-1 20.4",
+        preprocess=_232,
     ),
-    _row("wide_resnet50_2", _deep(_50, d=128), 68_883_240, 11_398_021_120, _WRN, _V1_5),
-    _row("wide_resnet101_2", _deep(_101, d=128), 126_886_696, 22_753_050_624, _WRN, _EXTRA),
-    replace(_option_a(20, 269_722, 40_551_040), digits=True),
+    _wide(
+        "wide_resnet50_2",
+        _deep(_50, d=128),
+        (68_883_240, 11_398_021_120, 54),
+        error="top-1 21.9, top-5 5.79",
+    ),
+    _wide("wide_resnet101_2", _deep(_101, d=128), (126_886_696, 22_753_050_624, 105), _EXTRA),
+    _option_a(20, 269_722, 40_551_040),
     _option_a(32, 464_154, 68_862_592),
     _option_a(44, 658_586, 97_174_144),
     _option_a(56, 853_018, 125_485_696),

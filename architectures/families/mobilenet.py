@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from convexport.architectures.layers import conv, init_relu_net
-from convexport.architectures.variant import Variant
+from convexport.architectures.variant import Counts, Paper, Shape, Variant
 from convexport.runtime.specs import Preprocess
 
 # Table 1: maps and number of separable layers of each stage; the second on begin with stride 2.
@@ -26,9 +26,9 @@ class MobileNetConfig:
 
     width: float
 
-    def module(self, num_classes: int, in_channels: int) -> nn.Module:
+    def module(self, num_classes: int, shape: Shape) -> nn.Module:
         """The net, initialised for rectifiers."""
-        return MobileNet(self, num_classes, in_channels)
+        return MobileNet(self, num_classes, shape[0])
 
 
 class Separable(nn.Module):
@@ -76,28 +76,31 @@ class MobileNet(nn.Module):
         return logits
 
 
-def _row(name: str, width: float, params: int, macs: int, *, digits: bool = False) -> Variant:
+_PAPER = Paper(
+    2017,
+    "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",
+    "https://arxiv.org/abs/1704.04861",
+)
+
+
+def _row(name: str, width: float, params: int, macs: int, layout: str = "") -> Variant:
     return Variant(
         name=name,
         family="mobilenet",
-        year=2017,
-        title="MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",
-        url="https://arxiv.org/abs/1704.04861",
+        paper=_PAPER,
         net=MobileNetConfig(width),
-        input=(3, 224, 224),
-        num_classes=1000,
+        counts=Counts(params, macs, 28),
         # timm's evaluation of the nets with these parameter names.
         preprocess=Preprocess(interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3),
-        params=params,
-        macs=macs,
+        layout=layout,
         notes="ReLU6 as in the authors' code; the paper writes ReLU",
-        digits=digits,
+        digits=width == 0.25,
     )
 
 
 VARIANTS = (
-    _row("mobilenet_v1", 1.0, 4_231_976, 568_740_352),
+    _row("mobilenet_v1", 1.0, 4_231_976, 568_740_352, "timm:mobilenetv1_100"),
     _row("mobilenet_v1_075", 0.75, 2_585_560, 325_400_448),
     _row("mobilenet_v1_050", 0.5, 1_331_592, 149_497_088),
-    _row("mobilenet_v1_025", 0.25, 470_072, 41_030_272, digits=True),
+    _row("mobilenet_v1_025", 0.25, 470_072, 41_030_272),
 )
