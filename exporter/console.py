@@ -93,7 +93,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, texts: int =
     made = Table(box=None, pad_edge=False, show_header=any(columns))
     for index, column in enumerate(columns):
         justify: Literal["left", "right"] = "left" if index < texts else "right"
-        made.add_column(line(column), justify=justify, no_wrap=index == 0)
+        overflow: Literal["fold", "ignore"] = "fold" if index < texts else "ignore"
+        made.add_column(line(column), justify=justify, no_wrap=True, overflow=overflow)
     for row in rows:
         made.add_row(*(line(cell) for cell in row))
     return made

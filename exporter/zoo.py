@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+import torch
 from rich.console import Group
 from rich.text import Text
 
 from convexport.architectures import registry
+from convexport.architectures.diagram import diagram
+from convexport.architectures.ensemble import EnsembleConfig
 from convexport.architectures.facts import layer_table
+from convexport.architectures.layers import drop_auxiliary_heads
 from convexport.architectures.variant import Variant
 from convexport.exporter.console import table
 from convexport.runtime.errors import UsageError, did_you_mean
@@ -55,15 +60,18 @@ def description(name: str) -> Row:
     """One variant's facts with its layers.
 
     Raises:
-        UsageError: E0220, there is no such variant.
+        UsageError: E0220, there is no such variant; E0225, E0226, no such ensemble.
     """
     variant = registry.find(name)
-    layers = layer_table(registry.create(name), variant.input)
+    with torch.device("meta"):
+        module = drop_auxiliary_heads(registry.create(name))
+    layers = layer_table(module, variant.input)
     return {
         **_facts(variant),
-        "preprocess": variant.preprocess.to_dict(),
+        "diagram": diagram(module, variant.input),
+        "preprocess": variant.preprocess.to_dict() if variant.num_classes else None,
         "published": [
-            {"name": each.name, "url": each.url, "top1": each.top1, "licence": each.licence}
+            {**asdict(each), "conditions": "ImageNet, 1 crop, as the publisher states"}
             for each in variant.published
         ],
         "layers": [
@@ -84,13 +92,19 @@ def description_table(facts: Row) -> Any:
     head = [
         f"{facts['name']}  {facts['title']}, {facts['year']}",
         f"{facts['paper']}",
-        f"input {_shape(facts['input'])}, {facts['classes']} classes, "
-        f"{facts['params']:,} parameters, {facts['macs']:,} multiply-adds",
+        f"input {_shape(facts['input'])}, {facts['classes'] or 'no'} classes, "
+        f"{facts['params']:,} parameters, {facts['macs']:,} multiply-adds, "
+        f"{facts['weight_layers']} layers with weights",
     ]
+    if facts["layout"]:
+        head.append(f"loads checkpoints of {facts['layout']} unchanged")
+    if facts["reported"]:
+        head.append(f"reported: {facts['reported']}")
     if facts["notes"]:
         head.append(f"note: {facts['notes']}")
     head += [
-        f"weights {each['name']}: top-1 {each['top1']} % ({each['licence']}), {each['url']}"
+        f"weights {each['name']} of {each['source']}: top-1 {each['top1']} %, top-5 "
+        f"{each['top5']} % ({each['conditions']}); {each['licence']}, {each['url']}"
         for each in facts["published"]
     ]
     columns = ("layer", "kind", "output", "params", "MACs")
@@ -104,27 +118,39 @@ def description_table(facts: Row) -> Any:
         )
         for layer in facts["layers"]
     )
-    return Group(Text("\n".join(head) + "\n"), table(columns, rows))
+    drawing = Text("\n".join(facts["diagram"]) + "\n", no_wrap=True, overflow="ignore")
+    return Group(Text("\n".join(head) + "\n"), drawing, table(columns, rows))
 
 
 def _facts(variant: Variant) -> Row:
     return {
         "name": variant.name,
         "family": variant.family,
-        "year": variant.year,
-        "title": variant.title,
-        "paper": variant.url,
+        "year": variant.paper.year,
+        "title": variant.paper.title,
+        "paper": variant.paper.url,
         "input": list(variant.input),
         "classes": variant.num_classes,
-        "params": variant.params,
-        "macs": variant.macs,
+        **variant.counts._asdict(),
+        "layout": variant.layout,
         "notes": variant.notes,
-        "weights": [
-            *(["pretrained"] if variant.published else []),
-            *(["digits"] if variant.digits else []),
-            "random",
-        ],
+        "reported": variant.reported,
+        "weights": _weights(variant),
     }
+
+
+def _weights(variant: Variant) -> list[str]:
+    """The words that ``--weights`` takes for it: of an ensemble those that all members take."""
+    if isinstance(variant.net, EnsembleConfig):
+        kinds = [_weights(member.variant) for member in variant.net.members]
+        return [kind for kind in kinds[0] if all(kind in other for other in kinds)]
+    if not variant.num_classes:
+        return []
+    return [
+        *(["pretrained"] if any(each.sha256 for each in variant.published) else []),
+        *(["digits"] if variant.digits else []),
+        "random",
+    ]
 
 
 def _shape(shape: list[int]) -> str:
