@@ -19,6 +19,8 @@ from convexport.runtime.errors import GateError, InputError, UsageError
 
 RTOL, ATOL = 1e-3, 1e-4
 LIMIT = 1e-4
+# How many images a comparison takes where nobody says otherwise.
+PARITY_IMAGES = 64
 _WORST = 12
 
 Logits = npt.NDArray[Any]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,23 +10,21 @@ from typing import Any
 import numpy as np
 
 from convexport.benchmarks.accuracy import PairedAccuracy, paired_accuracy
-from convexport.benchmarks.parity import LIMIT, Parity, compare, require_parity
+from convexport.benchmarks.parity import LIMIT, PARITY_IMAGES, Parity, compare, require_parity
+from convexport.benchmarks.protocols import Progress, TopError, averaged, top_error
 from convexport.calibration.images import ImageSet
 from convexport.calibration.photographs import photographs
 from convexport.runtime.batches import fixed_batch, run_in_batches
+from convexport.runtime.crops import CENTRE, find
 from convexport.runtime.engine import Engine, load
-from convexport.runtime.errors import GateError, InputError
+from convexport.runtime.errors import GateError, InputError, UsageError
 from convexport.runtime.ort_session import OrtSession
-
-PARITY_IMAGES = 64
 
 # How far the largest logit may move. INT8 has no such limit: its gate is signal against noise.
 LIMITS = {"fp32": LIMIT, "fp16": 1e-2}
 # Below the first, noise has more than half the power of the signal; below the second, look at
 # what it does to the task.
 LEAST_SQNR_DB, LOW_SQNR_DB = 3.0, 20.0
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,10 @@ class Verification:
         parity_set: on which images.
         accuracy: against the labels of the data given; None without labels.
         accuracy_set: on which images.
+        protocol: crops an image, over which accuracy and errors are averaged; parity is of the
+            central one.
+        top1_error: of both; None without labels.
+        top5_error: the same; None without labels, and with five classes or fewer.
     """
 
     name: str
@@ -50,6 +51,9 @@ class Verification:
     parity_set: str
     accuracy: PairedAccuracy | None
     accuracy_set: str | None
+    protocol: str
+    top1_error: TopError | None
+    top5_error: TopError | None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -60,8 +64,11 @@ class Verification:
             "golden_error": self.golden_error,
             "parity": self.parity.to_dict(),
             "parity_set": self.parity_set,
-            "accuracy": "not measured" if self.accuracy is None else self.accuracy.to_dict(),
+            "accuracy": _as_json(self.accuracy),
             "accuracy_set": self.accuracy_set,
+            "protocol": self.protocol,
+            "top1_error": _as_json(self.top1_error),
+            "top5_error": _as_json(self.top5_error),
         }
 
 
@@ -69,17 +76,22 @@ def verify(
     bundle: Path,
     data: ImageSet | None = None,
     *,
+    protocol: str = CENTRE,
     progress: Progress = lambda done, total: None,
 ) -> Verification:
     """Check a bundle on this machine.
 
     Args:
         data: images to compare on, labelled for accuracy; None compares on stand-ins.
+        protocol: how many crops of each image accuracy is averaged over.
+        progress: told how many images are done; more crops are two more passes over them.
 
     Raises:
         GateError: E0500, the golden sample fails; E0561 to E0563, parity does.
         InputError: the bundle was changed, or the data's classes are not the net's.
+        UsageError: E0202, there is no such protocol; E0268, there are no labels for it.
     """
+    _require_labels(data, protocol)
     engine = load(bundle, self_test=False)
     golden_error = engine.self_test(bundle)
     images = data or photographs("parity", PARITY_IMAGES)
@@ -87,11 +99,10 @@ def verify(
     reference = OrtSession(bundle / engine.manifest.reference, provider=engine.manifest.provider)
     expected, actual = _logits(engine, reference, images, progress)
     parity = compare(expected, actual)
-    if engine.manifest.precision in LIMITS:
-        require_parity(parity, "the bundle's model", LIMITS[engine.manifest.precision])
-    else:
-        require_signal(parity, "the bundle's model")
-    accuracy = None if labels is None else paired_accuracy(expected, actual, labels)
+    _require(parity, engine.manifest.precision)
+    if protocol != CENTRE:
+        expected, actual = _averaged(engine, reference, images, protocol, progress)
+    accuracy, top1, top5 = _accuracies(expected, actual, labels)
     return Verification(
         name=engine.manifest.name,
         model_sha256=engine.manifest.files[engine.manifest.model],
@@ -101,7 +112,17 @@ def verify(
         parity_set=images.description,
         accuracy=accuracy,
         accuracy_set=None if accuracy is None else images.description,
+        protocol=protocol,
+        top1_error=top1,
+        top5_error=top5,
     )
+
+
+def _require(parity: Parity, precision: str) -> None:
+    if precision in LIMITS:
+        require_parity(parity, "the bundle's model", LIMITS[precision])
+    else:
+        require_signal(parity, "the bundle's model")
 
 
 def require_signal(parity: Parity, stage: str) -> None:
@@ -133,6 +154,41 @@ def _logits(
         done += len(batch.array)
         progress(done, len(images))
     return np.concatenate(expected), np.concatenate(actual)
+
+
+def _averaged(
+    engine: Engine, reference: OrtSession, images: ImageSet, protocol: str, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    kind, spec = engine.manifest.output_kind, engine.manifest.preprocess
+    runners = (reference, engine.runner)
+    expected, actual = (
+        averaged(runner, images, spec, protocol, progress, output_kind=kind) for runner in runners
+    )
+    return expected, actual
+
+
+def _accuracies(
+    expected: np.ndarray, actual: np.ndarray, labels: np.ndarray | None
+) -> tuple[PairedAccuracy | None, TopError | None, TopError | None]:
+    if labels is None:
+        return None, None, None
+    top1, top5 = (top_error(expected, actual, labels, count) for count in (1, 5))
+    return paired_accuracy(expected, actual, labels), top1, top5
+
+
+def _require_labels(data: ImageSet | None, protocol: str) -> None:
+    """Several crops are for accuracy alone."""
+    if find(protocol).count > 1 and not (data and data.class_names):
+        raise UsageError(
+            "E0268",
+            f"{protocol} crops an image are for labelled images",
+            why="only accuracy is averaged over them",
+            hint="give --data DIR with two folders of classes or more, or leave --protocol out",
+        )
+
+
+def _as_json(part: PairedAccuracy | TopError | None) -> Any:
+    return "not measured" if part is None else part.to_dict()
 
 
 def _labels(engine: Engine, images: ImageSet) -> np.ndarray | None:

@@ -66,8 +66,9 @@ class Manifest:
 
     @property
     def random_weights(self) -> bool:
-        """Whether the net was never trained."""
-        return bool(self.data["weights"]["kind"] == "random")
+        """Whether the net, or its last layer, was never trained."""
+        weights = self.data["weights"]
+        return bool("random" in (weights["kind"], weights.get("classifier")))
 
 
 def read_manifest(bundle: Path) -> Manifest:

@@ -95,17 +95,46 @@ def to_array(image: Image.Image, spec: Preprocess, *, name: str = "") -> np.ndar
     Raises:
         InputError: E0309, it is so narrow that resizing its shorter side makes it huge.
     """
+    image = resize(image, spec.resize, spec, name=name)
+    top, left = central(image.height, spec.crop[0]), central(image.width, spec.crop[1])
+    return normalise(cut(image, top, left, spec.crop), spec)
+
+
+def resize(
+    image: Image.Image, size: Tuple[int, ...], spec: Preprocess, *, name: str = ""
+) -> Image.Image:
+    """A decoded image in the colours of the spec, scaled to a size as ``spec.resize`` gives one.
+
+    Raises:
+        InputError: E0309, it is so narrow that resizing its shorter side makes it huge.
+    """
     image = image.convert("L" if spec.channels == "L" else "RGB")
-    width, height = _resized(image.size, spec.resize)
+    width, height = _resized(image.size, size)
     if width * height > LARGEST_IMAGE:
         what = f"too narrow: {image.width}x{image.height} would be resized to {width}x{height}"
         raise InputError("E0309", what, where=name, hint="leave this image out")
-    if (width, height) != image.size:
-        filters = require("PIL.Image", extra="cpu", purpose="resizing images").Resampling
-        image = image.resize((width, height), filters[spec.interpolation.upper()])
-    top, left = _offset(height, spec.crop[0]), _offset(width, spec.crop[1])
-    image = image.crop((left, top, left + spec.crop[1], top + spec.crop[0]))
-    pixels = np.asarray(image, np.float32).reshape(*spec.crop, -1).transpose(2, 0, 1)
+    if (width, height) == image.size:
+        return image
+    filters = require("PIL.Image", extra="cpu", purpose="resizing images").Resampling
+    return image.resize((width, height), filters[spec.interpolation.upper()])
+
+
+def cut(image: Image.Image, top: int, left: int, size: Tuple[int, int]) -> Image.Image:
+    """The part of that height and width at that place; what lies outside the image is black."""
+    return image.crop((left, top, left + size[1], top + size[0]))
+
+
+def central(length: int, crop: int) -> int:
+    """Where a centred crop begins; below 0 where it is longer than the image."""
+    if crop > length:
+        return -((crop - length) // 2)
+    return round((length - crop) / 2)
+
+
+def normalise(image: Image.Image, spec: Preprocess) -> np.ndarray:
+    """The numbers that the net sees in an image of any size, as ``resize`` gives it: CHW."""
+    pixels = np.asarray(image, np.float32).reshape(image.height, image.width, -1)
+    pixels = pixels.transpose(2, 0, 1)
     if spec.channels == "BGR":
         pixels = pixels[::-1]
     mean, std = (np.array(v, np.float32).reshape(-1, 1, 1) for v in (spec.mean, spec.std))
@@ -156,9 +185,3 @@ def _resized(size: Tuple[int, int], resize: Tuple[int, ...]) -> Tuple[int, int]:
     if width <= height:
         return resize[0], int(resize[0] * height / width)
     return int(resize[0] * width / height), resize[0]
-
-
-def _offset(length: int, crop: int) -> int:
-    if crop > length:
-        return -((crop - length) // 2)
-    return round((length - crop) / 2)

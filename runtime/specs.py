@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Dict, Mapping, Protocol, Tuple, Union
 
 import numpy as np
@@ -100,6 +100,27 @@ class Preprocess:
     def shape(self) -> Tuple[int, int, int]:
         """Channels, height, width of one image's tensor."""
         return (len(self.mean), self.crop[0], self.crop[1])
+
+    def reshaped(self, shape: Tuple[int, int, int]) -> Preprocess:
+        """The same for images of another shape: as much is cropped away as before.
+
+        Where height and width differ, images are stretched to them.
+        One channel instead of three is grey, normalised with the mean of the colours' values.
+
+        Raises:
+            InputError: E0301, the number of channels is neither 1 nor the one that it has.
+        """
+        if shape == self.shape:
+            return self
+        spec, crop = self, (shape[1], shape[2])
+        if shape[0] == 1 and len(self.mean) > 1:
+            mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+            spec = replace(self, channels="L", mean=(mean,), std=(std,))
+        if shape[0] != len(spec.mean):
+            raise _bad_field(type(self), "channels", shape[0], f"1 channel or {len(spec.mean)}")
+        grown = tuple(round(side * max(self.resize) / max(self.crop)) for side in crop)
+        square = len(self.resize) == 1 and crop[0] == crop[1]
+        return replace(spec, crop=crop, resize=grown[:1] if square else grown)
 
     def to_dict(self) -> Dict[str, Any]:
         """As JSON."""

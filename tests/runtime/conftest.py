@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,7 @@ MANIFEST: dict[str, Any] = {
     "something_new": {"of a later": "minor version"},
 }
 Edit = Callable[[dict[str, Any]], None]
+_ALIVE: list[Any] = []
 
 
 def logits(batch: np.ndarray) -> np.ndarray:
@@ -86,3 +88,20 @@ def bundle(tmp_path: Path) -> Path:
     np.save(folder / "sample/expected.npy", logits(sample))
     (folder / "labels.txt").write_text("ant\nbee\ncat\n")
     return write_manifest(folder)
+
+
+@pytest.fixture(scope="session")
+def transforms() -> Any:
+    """torchvision.transforms, an oracle for pixels."""
+    torch = pytest.importorskip("torch", reason="the oracle needs torch")
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("the oracle needs torchvision")
+    try:
+        return importlib.import_module("torchvision.transforms")
+    except RuntimeError:
+        # Without its compiled part torchvision misses two operators, of no use to transforms.
+        library = torch.library.Library("torchvision", "DEF")
+        _ALIVE.append(library)
+        for op in ("nms", "qnms"):
+            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return importlib.import_module("torchvision.transforms")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import math
 from typing import Any
@@ -20,7 +19,6 @@ from convexport.runtime.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 GREY: dict[str, Any] = {"channels": "L", "mean": (0.4,), "std": (0.3,)}
 PLAIN: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-_alive: list[Any] = []
 
 
 def noise(width: int, height: int, channels: int = 3) -> np.ndarray:
@@ -32,22 +30,6 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def transforms() -> Any:
-    torch = pytest.importorskip("torch", reason="the oracle needs torch")
-    if importlib.util.find_spec("torchvision") is None:
-        pytest.skip("the oracle needs torchvision")
-    try:
-        return importlib.import_module("torchvision.transforms")
-    except RuntimeError:
-        # Without its compiled part torchvision misses two operators, of no use to transforms.
-        library = torch.library.Library("torchvision", "DEF")
-        _alive.append(library)
-        for op in ("nms", "qnms"):
-            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        return importlib.import_module("torchvision.transforms")
 
 
 def oracle(transforms: Any, data: bytes, spec: Preprocess) -> np.ndarray:
@@ -260,3 +242,17 @@ def test_an_image_too_narrow_to_resize_is_refused() -> None:
         preprocess(Image.new("RGB", (1, 5000)), Preprocess())
     squeezed = preprocess(Image.new("RGB", (1, 5000)), Preprocess(resize=(224, 224)))
     assert squeezed.shape == (3, 224, 224)
+
+
+def test_a_preprocess_for_another_size_crops_away_as_much() -> None:
+    spec = Preprocess()
+    assert spec.reshaped((3, 224, 224)) is spec
+    half = spec.reshaped((3, 112, 112))
+    assert (half.crop, half.resize) == ((112, 112), (128,))
+    wide = spec.reshaped((3, 56, 112))
+    assert (wide.crop, wide.resize) == ((56, 112), (64, 128))
+    grey = spec.reshaped((1, 224, 224))
+    assert (grey.channels, grey.resize) == ("L", (256,))
+    assert grey.mean == pytest.approx((0.449,)) and grey.std == pytest.approx((0.226,))
+    with pytest.raises(InputError):
+        spec.reshaped((4, 224, 224))
