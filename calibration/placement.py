@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 ACTIVATIONS = frozenset({"Relu", "Clip"})
+# Operators with weights; what they compute depends on all of their input, not on its last bits.
+_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +49,13 @@ CPU = Placement(
 def quantized_tensors(graph: ir.Graph, placement: Placement) -> tuple[str, ...]:
     """The names of the activations that get Q/DQ, in the order of the graph.
 
-    Never a graph output (its reader wants floats) and never the tensor between an operator and
-    the activation that is fused into it.
+    Never a graph output (its reader wants floats), never the tensor between an operator and
+    the activation that is fused into it, and never a probability.
     """
     chosen: dict[str, None] = {}
+    probabilities = _probabilities(graph)
     for node in graph:
-        if not is_integer(node, placement):
+        if not is_integer(node, placement) or probabilities & set(activation_inputs(node)):
             continue
         for value in activation_inputs(node):
             chosen[str(value.name)] = None
@@ -62,6 +65,16 @@ def quantized_tensors(graph: ir.Graph, placement: Placement) -> tuple[str, ...]:
             chosen[str(output.name)] = None
     outputs = {value.name for value in graph.outputs}
     return tuple(name for name in chosen if name not in outputs)
+
+
+def _probabilities(graph: ir.Graph) -> set[ir.Value]:
+    """What Softmax gives and what is made of it: most are near 0, where one scale has no steps."""
+    found: set[ir.Value] = set()
+    for node in graph:
+        follows = node.op_type not in _WEIGHTED and not found.isdisjoint(node.inputs)
+        if node.op_type in ("Softmax", "LogSoftmax") or follows:
+            found.update(node.outputs)
+    return found
 
 
 def is_integer(node: ir.Node, placement: Placement) -> bool:

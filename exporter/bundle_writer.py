@@ -68,8 +68,13 @@ def existing_bundle(output: Path, build_key: str, *, force: bool) -> Manifest | 
     Raises:
         UsageError: E0283, something else stands there, and may not be replaced.
     """
-    if not output.exists() and not output.is_symlink():
-        return None
+    try:
+        if not output.exists() and not output.is_symlink():
+            return None
+    except OSError as error:  # a name that is too long for a file
+        raise UsageError(
+            "E0283", f"no bundle can be written there: {error.strerror}", hint="name it with -o"
+        ) from error
     manifest, state = _look_at(output)
     same = manifest is not None and manifest.data.get("build_key") == build_key
     if same and state == "intact" and not force and (output / REPORT).is_file():
@@ -179,8 +184,9 @@ def _manifest(
 def _readme(data: Mapping[str, Any]) -> str:
     weights, shape = data["weights"], "x".join(map(str, data["input"]["shape"]))
     warning = (
-        "**Its weights are random: it was never trained, and its answers mean nothing.**\n\n"
-        if weights["kind"] == "random"
+        "**It has random weights: it was never trained, or its last layer was not, and its answers "
+        "mean nothing.**\n\n"
+        if "random" in (weights["kind"], weights.get("classifier"))
         else ""
     )
     return (

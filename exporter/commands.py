@@ -64,8 +64,12 @@ def show(name: str, as_json: bool) -> None:
     "--method", help="How thresholds are chosen: percentile or minmax.  [default: percentile]"
 )
 @click.option("--percentile", type=float, help="Of magnitudes to cover.  [default: 99.999]")
+@click.option("--parity-images", type=int, help="Compare on so many.  [default: 64]")
 @click.option("--classes", type=int, help="Number of classes, where it is not the net's own.")
-@click.option("--input-shape", metavar="CxHxW", callback=shape, help="For a net of your own.")
+@click.option(
+    "--new-classifier", is_flag=True, help="Random classifier where the checkpoint's has others."
+)
+@click.option("--input-shape", metavar="CxHxW", callback=shape, help="Other than the net's own.")
 @click.option("--preprocess", type=click.Path(path_type=Path), help="JSON, for a net of your own.")
 @click.option("--labels", type=click.Path(path_type=Path), help="Text file, one label a line.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's directory.")
@@ -78,8 +82,8 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where stage results are kept.")
 @JSON
 def build(model: str, as_json: bool, **arguments: Any) -> None:
-    """Build a bundle: MODEL is a name of `convexport list`, package.module:factory of your own
-    nn.Module, or an .onnx file."""
+    """Build a bundle: MODEL is a name of `convexport list`, several for an ensemble
+    (resnet50+mobilenet_v1*2), package.module:factory of your own nn.Module, or an .onnx file."""
     from convexport.exporter import summary
     from convexport.exporter.console import ConsoleEvents
     from convexport.exporter.pipeline import build as build_bundle
@@ -95,18 +99,27 @@ def build(model: str, as_json: bool, **arguments: Any) -> None:
 @click.command()
 @BUNDLE
 @click.option("--data", help="A directory of images, a folder a class; or digits.")
+@click.option(
+    "--protocol", default="1", show_default=True, help="Crops an image for accuracy: 1, 10 or 144."
+)
 @JSON
-def verify(bundle: Path, data: str | None, as_json: bool) -> None:
+def verify(bundle: Path, data: str | None, protocol: str, as_json: bool) -> None:
     """Check a bundle on this machine: hashes, golden sample, parity; accuracy with --data."""
     from convexport.benchmarks.verify import verify as verify_bundle
     from convexport.calibration.digits import digits
     from convexport.calibration.images import folder
     from convexport.exporter import summary
+    from convexport.exporter.console import ConsoleEvents
 
     images = None
     if data is not None:
         images = digits("test") if data == "digits" else folder(Path(data))
-    result = verify_bundle(bundle, images)
+    events = ConsoleEvents()
+    events.start("verify")
+    try:
+        result = verify_bundle(bundle, images, protocol=protocol, progress=events.advance)
+    finally:
+        events.close()
     _print(as_json, result.to_dict(), lambda: summary.verification_text(result))
 
 
@@ -199,7 +212,11 @@ def _build_options(*, precision: str | None, cache_dir: Path | None, **rest: Any
     return BuildOptions(
         precision=precision or "fp32",  # type: ignore[arg-type]  # one of click's flag values
         method=Method(**method),
-        **_given(cache_dir=cache_dir, calib_images=rest.pop("calib_images")),
+        **_given(
+            cache_dir=cache_dir,
+            calib_images=rest.pop("calib_images"),
+            parity_images=rest.pop("parity_images"),
+        ),
         **rest,
     )
 
@@ -225,7 +242,7 @@ def _print(as_json: bool, data: Any, text: Any) -> None:
 
         terminal = console()
         with terminal.capture() as captured:
-            terminal.print(text())
+            terminal.print(text(), crop=False)
         rendered = captured.get()
     try:
         click.echo(rendered, nl=False)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import prod
 
-from convexport.benchmarks.verify import PARITY_IMAGES
 from convexport.calibration.digits import digits
 from convexport.calibration.images import ImageSet, folder, overlap
 from convexport.calibration.photographs import photographs
 from convexport.exporter.options import BuildOptions
 from convexport.exporter.source import Source
+from convexport.runtime.errors import MachineError, UsageError
 
 
 @dataclass(frozen=True)
@@ -49,33 +51,61 @@ def choose_images(source: Source, options: BuildOptions) -> Images:
     Raises:
         InputError: the folder is missing, empty or holds no images.
     """
+    _require_memory(source, options)
     calibrated = options.precision == "int8"
-    if source.weights["kind"] == "digits" and options.calib is None:
+    # What a new classifier answers has nothing to do with digits.
+    digital = source.weights["kind"] == "digits" and "classifier" not in source.weights
+    if digital and options.calib is None:
         calibration = digits("calibration").sample(options.calib_images) if calibrated else None
         test = digits("test")
-        return Images(calibration, test.sample(PARITY_IMAGES), test)
-    evaluation = digits("test") if source.weights["kind"] == "digits" else None
-    parity = photographs("parity", PARITY_IMAGES)
+        if options.parity_images > len(test):
+            raise UsageError(
+                "E0281",
+                f"--parity-images {options.parity_images}: there are {len(test)} digits",
+                hint="give fewer",
+            )
+        return Images(calibration, test.sample(options.parity_images), test)
+    evaluation = digits("test") if digital else None
+    parity = photographs("parity", options.parity_images)
     if not calibrated:
         return Images(None, parity, evaluation)
     if options.calib is None:
         return Images(photographs("calibration", options.calib_images), parity, evaluation)
     images = folder(options.calib)
     calibration = images.sample(options.calib_images)
-    return Images(calibration, _held_out(images, calibration) or parity, evaluation)
+    return Images(
+        calibration, _held_out(images, calibration, options.parity_images) or parity, evaluation
+    )
 
 
-def _held_out(images: ImageSet, calibration: ImageSet) -> ImageSet | None:
+def _require_memory(source: Source, options: BuildOptions) -> None:
+    """Refuse what could not be held: the parity images are kept as one array.
+
+    Raises:
+        MachineError: E0481, there is not so much memory.
+    """
+    needed = options.parity_images * 4 * prod(source.shape)
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > available:
+        raise MachineError(
+            "E0481",
+            f"{needed / 1e9:.1f} GB are needed for the images, {available / 1e9:.1f} GB are free",
+            where=f"{options.parity_images} images {'x'.join(map(str, source.shape))}",
+            hint="give fewer --parity-images, or a smaller --input-shape",
+        )
+
+
+def _held_out(images: ImageSet, calibration: ImageSet, count: int) -> ImageSet | None:
     """Images of the folder whose content is not in the calibration set, if there are enough."""
     used = {item.name for item in calibration.items}
     rest = tuple(item for item in images.items if item.name not in used)
-    if len(rest) < PARITY_IMAGES:
+    if len(rest) < count:
         return None
     # Twice as many as are wanted: some may be copies of calibration images, or unreadable.
-    candidates = replace(images, items=rest).sample(2 * PARITY_IMAGES)
+    candidates = replace(images, items=rest).sample(2 * count)
     copies = set(overlap(candidates, calibration))
     kept = tuple(item for item in candidates.items if item.name not in copies and item.readable())
-    if len(kept) < PARITY_IMAGES:
+    if len(kept) < count:
         return None
     description = "images of the given folder that were not used for calibration"
-    return replace(images, items=kept, description=description).sample(PARITY_IMAGES)
+    return replace(images, items=kept, description=description).sample(count)

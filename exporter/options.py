@@ -9,10 +9,15 @@ from typing import Literal
 
 import platformdirs
 
+from convexport.benchmarks.parity import PARITY_IMAGES
 from convexport.calibration.thresholds import Method
 from convexport.runtime.errors import UsageError
 
 Precision = Literal["fp32", "fp16", "int8"]
+
+
+# Of an image that a classifier sees; beyond it nothing fits into memory.
+_LARGEST_SIDE = 4096
 
 
 def default_cache() -> Path:
@@ -32,8 +37,10 @@ class BuildOptions:
         calib: directory of calibration images; None takes stand-ins.
         calib_images: how many of them at most.
         method: how thresholds are chosen.
+        parity_images: how many images each stage is compared with the reference on.
         classes: number of classes where it is not the net's own.
-        input_shape: C×H×W of one image, for a module of the user's own.
+        new_classifier: where the checkpoint has other classes, take a random classifier instead.
+        input_shape: C×H×W of one image; a net of the zoo has its own by default.
         preprocess: a JSON file with the preprocess, for a net of the user's own.
         labels: a text file, one label a line.
         output: the bundle's directory; None makes a name in the current directory.
@@ -49,7 +56,9 @@ class BuildOptions:
     calib: Path | None = None
     calib_images: int = 128
     method: Method = field(default_factory=Method)
+    parity_images: int = PARITY_IMAGES
     classes: int | None = None
+    new_classifier: bool = False
     input_shape: tuple[int, int, int] | None = None
     preprocess: Path | None = None
     labels: Path | None = None
@@ -61,6 +70,7 @@ class BuildOptions:
     lock_timeout: float = 600.0
 
     def __post_init__(self) -> None:
+        _positive("--parity-images", self.parity_images)
         _positive("--calib-images", self.calib_images)
         _positive("--classes", self.classes)
         _positive("--lock-timeout", self.lock_timeout)
@@ -68,6 +78,8 @@ class BuildOptions:
             raise _senseless("--bench-seconds", self.bench_seconds)
         for size in self.input_shape or ():
             _positive("--input-shape", size)
+            if size > _LARGEST_SIDE:
+                raise _senseless("--input-shape", size, f"a number up to {_LARGEST_SIDE}")
 
 
 def _positive(name: str, value: float | None) -> None:
@@ -75,5 +87,5 @@ def _positive(name: str, value: float | None) -> None:
         raise _senseless(name, value)
 
 
-def _senseless(name: str, value: float) -> UsageError:
-    return UsageError("E0281", f"{name} {value} makes no sense", hint="give a positive number")
+def _senseless(name: str, value: float, wanted: str = "a positive number") -> UsageError:
+    return UsageError("E0281", f"{name} {value} makes no sense", hint=f"give {wanted}")

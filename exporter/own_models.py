@@ -208,7 +208,11 @@ def _assumed(options: BuildOptions, shape: tuple[int, int, int]) -> tuple[str, .
 
 
 def _refuse_zoo_options(options: BuildOptions, name: str) -> None:
-    for flag, value in (("--weights", options.weights), ("--classes", options.classes)):
+    for flag, value in (
+        ("--weights", options.weights),
+        ("--classes", options.classes),
+        ("--new-classifier", options.new_classifier or None),
+    ):
         if value is not None:
             raise UsageError("E0282", f"{flag} is for nets of the zoo; {name} brings its own")
 

@@ -7,7 +7,6 @@ the reference whose outputs define "right".
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 from convexport.exporter.options import BuildOptions
@@ -15,18 +14,20 @@ from convexport.exporter.own_models import (
     source_from_factory,
     source_from_onnx,
 )
-from convexport.exporter.source import Source, labels_for, require_labels, source_from_torch
-from convexport.runtime.errors import UnsupportedError, UsageError
-
-RANDOM_WEIGHTS = "RANDOM WEIGHTS: this net was never trained; its answers mean nothing"
+from convexport.exporter.source import Source
+from convexport.exporter.zoo_source import source_from_zoo
+from convexport.runtime.errors import UnsupportedError
 
 
 def find_source(model: str, options: BuildOptions, report: Callable[[str], None]) -> Source:
     """What ``model`` names, with its weights had but its module not yet built.
 
     Raises:
-        UsageError: E0220, no net of that name; E0282, an option that does not fit.
+        UsageError: E0220 to E0226, no net, or none of that shape; E0282, an option that does not
+            fit.
         InputError: the file or the weights cannot be used.
+        UnsupportedError: E0683, a .pt2 file; E0685, a block.
+        MachineError: E0420 to E0425, pretrained weights cannot be had.
     """
     suffix = Path(model).suffix.lower()
     if suffix == ".onnx":
@@ -41,48 +42,4 @@ def find_source(model: str, options: BuildOptions, report: Callable[[str], None]
         )
     if ":" in model:
         return source_from_factory(model, options)
-    return _from_zoo(model, options, report)
-
-
-def _from_zoo(name: str, options: BuildOptions, report: Callable[[str], None]) -> Source:
-    from convexport.architectures import registry, weights
-    from convexport.architectures.imagenet import labels_of
-
-    variant = registry.find(name)
-    for flag, value in (
-        ("--input-shape", options.input_shape),
-        ("--preprocess", options.preprocess),
-    ):
-        if value is not None:
-            raise UsageError("E0282", f"{flag} is for nets of your own; {name} has its own")
-    resolved = weights.resolve(
-        variant,
-        options.weights,
-        offline=options.offline,
-        cache_dir=options.cache_dir,
-        report=report,
-    )
-    classes = options.classes or resolved.num_classes or variant.num_classes
-    shape = resolved.input or variant.input
-    # The outputs of a net that was never trained are no classes of anything.
-    known = () if resolved.kind == "random" else labels_of(variant, classes)
-    load = cache(
-        lambda: weights.load_module(variant, resolved, num_classes=classes, in_channels=shape[0])
-    )
-    return source_from_torch(
-        name=name,
-        kind="zoo",
-        shape=shape,
-        preprocess=resolved.preprocess or variant.preprocess,
-        labels=require_labels(labels_for(options, resolved.labels or known), classes),
-        weights={
-            "kind": resolved.kind,
-            "source": resolved.source,
-            "sha256": resolved.sha256,
-            "licence": resolved.licence,
-        },
-        identity={"zoo": name, "weights": resolved.sha256, "classes": classes},
-        notes=resolved.notes or ((RANDOM_WEIGHTS,) if resolved.kind == "random" else ()),
-        load=lambda: load()[0],
-        load_notes=lambda: load()[1],
-    )
+    return source_from_zoo(model, options, report)

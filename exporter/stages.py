@@ -39,7 +39,7 @@ from convexport.runtime.specs import Preprocess
 if TYPE_CHECKING:
     from convexport.exporter.data import Images
 
-PARITY_BATCHES = (1, 2, 8)
+PARITY_BATCHES = (1, 3, 8)
 
 Progress = Callable[[int, int], None]
 Facts = dict[str, Any]
@@ -185,9 +185,9 @@ def fp32_parity(model: Path, reference: Path, provider: str, stage: str) -> Fact
     session = OrtSession(model, provider=provider)
     facts = {"all": everything.max_rel}
     for batch in PARITY_BATCHES if fixed_batch(session) is None else ():
-        feed = {session.inputs[0].name: np.ascontiguousarray(inputs[:batch])}
-        actual = session.run(feed)[session.outputs[0].name]
-        parity = compare(expected[:batch], actual)
+        rows = np.arange(batch) % len(inputs)  # again from the first, where there are too few
+        actual = session.run({session.inputs[0].name: inputs[rows]})[session.outputs[0].name]
+        parity = compare(expected[rows], actual)
         require_parity(parity, f"{stage}, batch {batch}", LIMITS["fp32"])
         facts[str(batch)] = parity.max_rel
     return {"max_rel": facts, "images": everything.n, "limit": LIMITS["fp32"]}

@@ -9,11 +9,13 @@ from typing import Any
 from rich.console import Group
 
 from convexport.benchmarks.compare_bundles import Comparison
+from convexport.benchmarks.protocols import TopError
 from convexport.benchmarks.verify import Verification
 from convexport.exporter.console import line, milliseconds, table
 from convexport.exporter.pipeline import BuildResult
-from convexport.exporter.sources import RANDOM_WEIGHTS
+from convexport.exporter.zoo_source import RANDOM_WEIGHTS
 from convexport.runtime.bundle import Manifest
+from convexport.runtime.crops import find
 
 
 def as_json(result: BuildResult) -> dict[str, Any]:
@@ -69,7 +71,10 @@ def verification_text(result: Verification) -> Any:
     if result.accuracy is None:
         lines.append("accuracy: not measured (--data DIR with a folder a class)")
     else:
-        lines.append(_accuracy(result.accuracy.to_dict(), f"{result.accuracy_set}"))
+        images = f"{result.accuracy_set}, {_crops(result.protocol)}"
+        lines.append(_accuracy(result.accuracy.to_dict(), images))
+        errors = {"top-1": result.top1_error, "top-5": result.top5_error}
+        lines += [_error(name, error) for name, error in errors.items() if error]
     return line("\n".join(lines))
 
 
@@ -141,6 +146,20 @@ def _parity(parity: Mapping[str, Any]) -> str:
     top1, noise = parity["top1"], parity["sqnr_db"]
     signal = "no difference" if noise is None else f"{noise:.1f} dB"
     return f"top-1 agreement {top1['k']}/{top1['n']}, signal to noise {signal}"
+
+
+def _crops(protocol: str) -> str:
+    found = find(protocol)
+    count = f"{found.count} crops an image" if found.count > 1 else "one crop an image"
+    return f"{count} ({found.source})"
+
+
+def _error(name: str, error: TopError) -> str:
+    sides = (
+        f"{side} {each.share:.2%}, 95 % interval {each.low:.2%} to {each.high:.2%}"
+        for side, each in (("reference", error.reference), ("this", error.actual))
+    )
+    return f"{name} error: {'; '.join(sides)}"
 
 
 def _accuracy(accuracy: Mapping[str, Any], images: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
 from convexport.exporter.simplify.rules import apply_rules
 from convexport.runtime.errors import InputError
@@ -37,6 +37,7 @@ def simplify(model: onnx.ModelProto) -> Simplified:
     applied = apply_rules(graph)
     graph.metadata_props.clear()
     graph.metadata_props.update(metadata)
+    LiftConstantsToInitializersPass(lift_all_constants=True)(graph)
     graph.graph.sort()
     RemoveUnusedNodesPass()(graph)
     return Simplified(ir.to_proto(graph), tool, applied)

@@ -8,21 +8,23 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from convexport.exporter.simplify import flatten, global_average_pool
+from convexport.exporter.simplify import flatten, global_average_pool, identity_pool
 
 
 @dataclass(frozen=True)
 class Rule:
-    """``check`` says why a node does not fit (None: it fits); ``rewrite`` gives its successors."""
+    """``check`` says why a node does not fit (None: it fits); ``rewrite`` gives its successors.
+
+    Where there are none, the node's input stands for its output.
+    """
 
     name: str
     check: Callable[[ir.Node], str | None]
     rewrite: Callable[[ir.Node], list[ir.Node]]
 
 
-RULES = tuple(
-    Rule(module.NAME, module.check, module.rewrite) for module in (global_average_pool, flatten)
-)
+_FILES = (global_average_pool, identity_pool, flatten)
+RULES = tuple(Rule(file.NAME, file.check, file.rewrite) for file in _FILES)
 
 
 def apply_rules(model: ir.Model) -> dict[str, int]:
@@ -41,6 +43,11 @@ def apply_rules(model: ir.Model) -> dict[str, int]:
 
 
 def _replace(graph: ir.Graph, node: ir.Node, successors: list[ir.Node]) -> None:
+    given = node.inputs[0]
+    if not successors and given is not None:
+        ir.convenience.replace_all_uses_with(node.outputs[0], given)
+        graph.remove(node, safe=True)
+        return
     graph.insert_before(node, successors)
     old, new = node.outputs[0], successors[-1].outputs[0]
     new.shape, new.type = old.shape, old.type

@@ -68,7 +68,7 @@ def test_a_typo_is_answered_with_the_closest_name(
         ((*NET, "--int8", "--percentile", "nan"), "percentile"),
         ((*NET, "--int8", "--percentile", "0"), "percentile"),
         ((*NET, "--int8", "--percentile", "101"), "percentile"),
-        ((*NET, "--input-shape", "1x32x32"), "--input-shape"),
+        ((*NET, "--input-shape", "3x32x32"), "--input-shape"),
         (("build", "x:y", "--input-shape", "1x32"), "3x224x224"),
         (("build", "x:y", "--input-shape", "axbxc"), "3x224x224"),
         (("build", "x:y", "--input-shape", "1x0x32"), "--input-shape"),

@@ -197,3 +197,23 @@ def test_the_model_that_was_given_is_left_alone() -> None:
     before = model.SerializeToString()
     simplify(model)
     assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize(
+    ("pool", "fits"),
+    [
+        ("AveragePool<kernel_shape = [1, 1]>", True),
+        ("AveragePool<kernel_shape = [1, 1], strides = [1, 1], pads = [0, 0, 0, 0]>", True),
+        ("MaxPool<kernel_shape = [1, 1]>", True),
+        ("AveragePool<kernel_shape = [1, 1], strides = [2, 2]>", False),
+        ("MaxPool<kernel_shape = [1, 1], strides = [1, 2]>", False),
+        ("AveragePool<kernel_shape = [2, 1]>", False),
+        ("AveragePool<kernel_shape = [1, 1], pads = [1, 1, 1, 1], count_include_pad = 1>", False),
+    ],
+)
+def test_a_pool_of_one_pixel_is_removed_and_only_that(pool: str, fits: bool) -> None:
+    before = graph(f"r = Relu (x) p = {pool} (r) n = Neg (p) y = Flatten<axis = 1> (n)")
+    after, applied = ruled(before)
+    assert applied.get("identity pool", 0) == int(fits)
+    assert (pool.partition("<")[0] in operators(after)) != fits
+    assert_same(before, after)
