@@ -1,9 +1,9 @@
-"""The project's own figures: start-up, the main job's time and memory, parity, digits.
+"""The project's own figures: start-up, the main job, digits, the largest nets.
 
-    python -m convexport.benchmarks.figures startup | build | parity | digits  [--out DIR] [--net N]
+    python -m convexport.benchmarks.figures startup | build | digits | largest [--out DIR] [--net N]
 
 Everything runs through the command line in fresh processes, as a user would run it. Each figure
-is printed with its conditions; ``parity`` takes about half an hour on two cores.
+is printed with its conditions. The parity of all variants is the sweep's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -21,27 +20,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convexport.architectures.registry import variants
 from convexport.benchmarks.host import describe_host
 
 _RUNS = 11
-_CLI = (sys.executable, "-m", "convexport")
+CLI = (sys.executable, "-m", "convexport")
+_LARGEST = ("vgg19", "efficientnet_b7", "resnet1202_cifar")
 _DIGITS = ("lenet5", "resnet20_cifar", "mobilenet_v1_025")
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A process that ended: wall seconds, peak resident memory in MB, and what it printed."""
+    """A process that ended: wall seconds, peak resident memory in MB, stdout and stderr."""
 
     code: int
     seconds: float
     peak_mb: float
     output: str
+    errors: str
 
 
 def run(command: Sequence[str]) -> Finished:
-    """Run a command; stdout is kept, stderr is not."""
-    with tempfile.TemporaryFile() as out, Path(os.devnull).open("wb") as null:
+    """Run a command to its end."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
         pid = os.posix_spawn(
             command[0],
@@ -49,15 +49,17 @@ def run(command: Sequence[str]) -> Finished:
             os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, out.fileno(), 1),
-                (os.POSIX_SPAWN_DUP2, null.fileno(), 2),
+                (os.POSIX_SPAWN_DUP2, errors.fileno(), 2),
             ],
         )
         _, status, usage = os.wait4(pid, 0)
         seconds = time.perf_counter() - start
-        out.seek(0)
-        text = out.read().decode()
+        for file in (out, errors):
+            file.seek(0)
+        texts = [file.read().decode(errors="replace") for file in (out, errors)]
     # Linux counts ru_maxrss in KiB, of the process itself and of those that it waited for.
-    return Finished(os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss * 1024 / 1e6, text)
+    peak_mb = usage.ru_maxrss * 1024 / 1e6
+    return Finished(os.waitstatus_to_exitcode(status), seconds, peak_mb, *texts)
 
 
 def startup(out: Path, nets: Sequence[str]) -> list[str]:
@@ -70,7 +72,7 @@ def startup(out: Path, nets: Sequence[str]) -> list[str]:
             "-c",
             "import convexport.runtime.engine",
         ),
-        "convexport --help": (*_CLI, "--help"),
+        "convexport --help": (*CLI, "--help"),
     }
     lines = []
     for name, command in commands.items():
@@ -85,7 +87,7 @@ def build(out: Path, nets: Sequence[str]) -> list[str]:
     """The main job with an empty cache, again over a cache, and again over the bundle."""
     options = ("--int8", "--weights", "random", "--calib-images", "128", "--json", "--offline")
     bundle, cache = out / "resnet50-int8-cpu", out / "cache"
-    command = (*_CLI, "build", "resnet50", *options, "-o", str(bundle), "--cache-dir", str(cache))
+    command = (*CLI, "build", "resnet50", *options, "-o", str(bundle), "--cache-dir", str(cache))
     cold = _succeeded(run(command), "build")
     again = _succeeded(run(command), "build again")
     bundle.rename(out / "aside")
@@ -100,31 +102,13 @@ def build(out: Path, nets: Sequence[str]) -> list[str]:
     ]
 
 
-def parity(out: Path, nets: Sequence[str]) -> list[str]:
-    """FP32 ONNX against PyTorch for every variant, after export and after simplification."""
-    lines = [f"{'variant':<24} {'export':>9} {'simplify':>9} {'seconds':>8} {'peak MB':>8}"]
-    for name in nets or variants():
-        options = ("--weights", "random", "--bench-seconds", "0", "--json", "--offline")
-        places = ("-o", str(out / name), "--cache-dir", str(out / "cache"))
-        done = _succeeded(run((*_CLI, "build", name, *options, *places)), name)
-        found = json.loads(done.output)["manifest"]["parity"]
-        worst = {stage: max(found[stage]["max_rel"].values()) for stage in ("export", "simplify")}
-        lines.append(
-            f"{name:<24} {worst['export']:9.1e} {worst['simplify']:9.1e} "
-            f"{done.seconds:8.1f} {done.peak_mb:8.0f}"
-        )
-        print(lines[-1], file=sys.stderr, flush=True)
-        _discard(out / name, out / "cache")
-    return lines
-
-
 def digits(out: Path, nets: Sequence[str]) -> list[str]:
     """Top-1 of the digits nets on the test split, FP32 reference and INT8, paired."""
     lines = []
     for name in nets or _DIGITS:
         options = ("--int8", "--weights", "digits", "--bench-seconds", "0", "--json", "--offline")
         places = ("-o", str(out / name), "--cache-dir", str(out / "cache"))
-        done = _succeeded(run((*_CLI, "build", name, *options, *places)), name)
+        done = _succeeded(run((*CLI, "build", name, *options, *places)), name)
         report = json.loads(done.output)["report"]
         accuracy: dict[str, Any] = report["accuracy"]
         before, after = accuracy["reference"], accuracy["actual"]
@@ -138,11 +122,40 @@ def digits(out: Path, nets: Sequence[str]) -> list[str]:
     return lines
 
 
+# What a user's own process would do; it prints the seconds of each step.
+_LARGEST_STEPS = """
+import sys, time
+import torch
+import onnx_ir
+from convexport.architectures.registry import create, find
+from convexport.exporter.to_onnx import onnx_from_module
+clock = [time.perf_counter()]
+module = create(sys.argv[1]).eval()
+clock.append(time.perf_counter())
+model = onnx_from_module(module, find(sys.argv[1]).input, opset=18, metadata={})
+clock.append(time.perf_counter())
+print(clock[1] - clock[0], clock[2] - clock[1], len(model.graph))
+"""
+
+
+def largest(out: Path, nets: Sequence[str]) -> list[str]:
+    """Time and peak memory of creating and exporting the largest nets, imports not counted."""
+    lines = []
+    for name in nets or _LARGEST:
+        done = _succeeded(run((sys.executable, "-c", _LARGEST_STEPS, name)), name)
+        created, exported, nodes = done.output.split()
+        lines.append(
+            f"{name:<18} create {float(created):5.1f} s, export {float(exported):6.1f} s, "
+            f"{nodes} nodes, peak {done.peak_mb:,.0f} MB"
+        )
+    return lines
+
+
 FIGURES: dict[str, Callable[[Path, Sequence[str]], list[str]]] = {
     "startup": startup,
     "build": build,
-    "parity": parity,
     "digits": digits,
+    "largest": largest,
 }
 
 
@@ -151,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("figures", nargs="+", choices=FIGURES)
     parser.add_argument("--out", type=Path, help="where bundles go; a temporary directory if not")
-    parser.add_argument("--net", action="append", default=[], help="parity, digits: only this net")
+    parser.add_argument("--net", action="append", default=[], help="digits, largest: only this net")
     arguments = parser.parse_args()
     host = describe_host()
     print(json.dumps({"host": host}, indent=2))
@@ -167,11 +180,6 @@ def _succeeded(done: Finished, what: str) -> Finished:
     if done.code != 0:
         raise SystemExit(f"{what} ended with exit code {done.code}")
     return done
-
-
-def _discard(*directories: Path) -> None:
-    for directory in directories:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":
