@@ -11,7 +11,14 @@ import convexport
 from convexport.cli import COMMANDS, cli
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/figures.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/design.md",
+    "docs/figures.md",
+    "docs/literature.md",
+    "docs/zoo.md",
+)
 
 
 def blocks(text: str) -> list[str]:
