@@ -96,11 +96,11 @@ def compare(reference: Logits, actual: Logits) -> Parity:
     n, classes = want.shape
     with np.errstate(invalid="ignore", over="ignore"):
         distance = np.abs(have - want)
-    picks = _picks(want, 1)[:, 0]
+    chosen = picks(want, 1)[:, 0]
     # An infinite reference would tolerate anything, itself included: only finite is within.
     within = np.isfinite(distance) & (distance <= ATOL + RTOL * np.abs(want))
-    agree = _picks(have, 1)[:, 0] == picks
-    among = (_picks(have, min(5, classes)) == picks[:, None]).any(axis=1)
+    agree = picks(have, 1)[:, 0] == chosen
+    among = (picks(have, min(5, classes)) == chosen[:, None]).any(axis=1)
     sound = np.isfinite(want).all(axis=1) & np.isfinite(have).all(axis=1)
     badness = np.where(np.isfinite(distance), distance, np.inf).max(axis=1)
     return Parity(
@@ -164,7 +164,7 @@ def _logits(reference: Logits) -> _Floats:
     return array.astype(np.float64)
 
 
-def _picks(logits: _Floats, count: int) -> npt.NDArray[np.intp]:
+def picks(logits: Logits, count: int) -> npt.NDArray[np.intp]:
     """(n, count): the classes with the largest logits; of equals the first, as argmax does."""
     return np.argsort(-logits, axis=1, kind="stable")[:, :count]
 

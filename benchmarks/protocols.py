@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convexport.benchmarks.parity import picks
 from convexport.benchmarks.statistics import Proportion, proportion
 from convexport.calibration.images import ImageSet
 from convexport.runtime.batches import run_in_batches
@@ -97,6 +98,6 @@ def _softmax(logits: Scores) -> Scores:
 
 
 def _wrong(scores: Scores, labels: npt.NDArray[Any], top: int) -> Proportion:
-    first = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    first = picks(scores, top)
     right = (first == labels[:, None]).any(axis=1) & np.isfinite(scores).all(axis=1)
     return proportion(int((~right).sum()), len(labels))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -91,12 +91,19 @@ def line(text: Any, *, style: str = "") -> Text:
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, texts: int = 1) -> Table:
     """A table whose first ``texts`` columns are text and whose others are numbers."""
     made = Table(box=None, pad_edge=False, show_header=any(columns))
+    cells = [[line(cell) for cell in row] for row in rows]
     for index, column in enumerate(columns):
-        justify: Literal["left", "right"] = "left" if index < texts else "right"
-        overflow: Literal["fold", "ignore"] = "fold" if index < texts else "ignore"
-        made.add_column(line(column), justify=justify, no_wrap=True, overflow=overflow)
-    for row in rows:
-        made.add_row(*(line(cell) for cell in row))
+        # On a narrow terminal texts are folded; a number is never broken, nor cut.
+        widest = max((row[index].cell_len for row in cells), default=0)
+        text = index < texts
+        made.add_column(
+            line(column),
+            justify="left" if text else "right",
+            overflow="fold",
+            min_width=None if text else widest,
+        )
+    for row in cells:
+        made.add_row(*row)
     return made
 
 

@@ -85,11 +85,12 @@ def _require_memory(source: Source, options: BuildOptions) -> None:
         MachineError: E0481, there is not so much memory.
     """
     needed = options.parity_images * 4 * prod(source.shape)
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # All there is: what is free now does not count what the page cache would give back.
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > available:
         raise MachineError(
             "E0481",
-            f"{needed / 1e9:.1f} GB are needed for the images, {available / 1e9:.1f} GB are free",
+            f"the images need {needed / 1e9:.1f} GB, the machine has {available / 1e9:.1f} GB",
             where=f"{options.parity_images} images {'x'.join(map(str, source.shape))}",
             hint="give fewer --parity-images, or a smaller --input-shape",
         )

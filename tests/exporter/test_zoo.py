@@ -204,3 +204,14 @@ def test_list_has_all_facts(invoke: Any) -> None:
     assert (vgg["params"], vgg["macs"], vgg["weight_layers"]) == (138_357_544, 15_470_264_320, 16)
     assert vgg["layout"] == "torchvision:vgg16"
     assert vgg["year"] == 2014
+
+
+def test_on_a_narrow_terminal_numbers_stay_whole_and_aligned(
+    invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = invoke("show", "densenet_bc_190_k40_cifar").out.splitlines()
+    table = lines[next(n for n, line in enumerate(lines) if line.startswith("layer ")) :]
+    assert not any("…" in line for line in table)
+    whole = [line for line in table if line.rstrip()[-1:].isdigit()]
+    assert len({len(line.rstrip()) for line in whole}) == 1
