@@ -215,6 +215,18 @@ def proportion(k: int, n: int) -> Proportion:
     return Proportion(k, n, low, high)
 
 
+def images_needed(share: float) -> int:
+    """Of how many images half that share may differ, and ``proportion``'s upper end is within it.
+
+    Args:
+        share: above 0, below 1.
+    """
+    n = 1
+    while proportion(int(share * n / 2), n).high > share:
+        n += max(1, n // 50)
+    return n
+
+
 def _claim(low: float, high: float, processes: int) -> str:
     if processes < CLAIM_PROCESSES:
         return "too few processes"

@@ -23,7 +23,7 @@ from convexport.runtime.optional import require
 if TYPE_CHECKING:
     from PIL import Image
 
-Split = Literal["calibration", "parity"]
+Split = Literal["calibration", "held-out", "parity"]
 
 _PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 _AREA = (0.08, 1.0)

@@ -16,21 +16,30 @@ class Placement:
     """The rules of one target.
 
     Attributes:
-        integer_ops: operators that have an integer kernel there. Their activation inputs get
-            Q/DQ, and so do their outputs, so that a kernel has integers at both ends.
+        integer_ops: operators that have an integer kernel there. Their activation inputs get Q/DQ.
+        outputs: whether their outputs get Q/DQ too, so that a kernel has integers at both ends;
+            otherwise the runtime moves the next operator's Q/DQ to where it likes it.
         float_outputs: those of them whose kernel may also write floats: the output gets Q/DQ
             only where another integer operator reads it.
+        bare_branch: operators that are fused into the convolution which gives one of their
+            inputs: that input gets no Q/DQ.
         keep_scale: operators whose output takes its input's scale, because they only choose
             among values or move them.
+        common_scale: operators whose inputs and output share one scale.
         activations: ``uint8`` or ``int8``.
         integer_bias: whether biases are stored as INT32 at the product of the two scales.
+        kept: names of nodes that stay in floats, whatever they are.
     """
 
     integer_ops: frozenset[str]
+    outputs: bool = True
     float_outputs: frozenset[str] = frozenset()
+    bare_branch: frozenset[str] = frozenset()
     keep_scale: frozenset[str] = frozenset()
+    common_scale: frozenset[str] = frozenset()
     activations: str = "int8"
     integer_bias: bool = False
+    kept: frozenset[str] = frozenset()
 
 
 # ONNX Runtime on a CPU: U8S8 is what its kernels run about three times as fast as FP32, S8S8
@@ -45,6 +54,20 @@ CPU = Placement(
     integer_bias=True,
 )
 
+# TensorRT: inputs only, symmetric INT8; Conv + Add is one kernel that wants integers on the
+# shortcut alone; a Concat of different scales costs a requantization a branch; an integer bias
+# is refused (NVIDIA, TensorRT documentation, "Working with Quantized Types"). The rules were
+# not run on a GPU.
+TENSORRT = Placement(
+    integer_ops=frozenset(
+        {"Conv", "ConvTranspose", "Gemm", "Add", "MaxPool", "GlobalAveragePool", "AveragePool"}
+    ),
+    outputs=False,
+    bare_branch=frozenset({"Add"}),
+    keep_scale=frozenset({"MaxPool"}),
+    common_scale=frozenset({"Concat"}),
+)
+
 
 def quantized_tensors(graph: ir.Graph, placement: Placement) -> tuple[str, ...]:
     """The names of the activations that get Q/DQ, in the order of the graph.
@@ -57,14 +80,61 @@ def quantized_tensors(graph: ir.Graph, placement: Placement) -> tuple[str, ...]:
     for node in graph:
         if not is_integer(node, placement) or probabilities & set(activation_inputs(node)):
             continue
+        bare = bare_input(node, placement)
         for value in activation_inputs(node):
-            chosen[str(value.name)] = None
+            if value is not bare:
+                chosen[str(value.name)] = None
         output = fused_output(node)
-        read_by = {user.op_type for user, _ in output.uses()}
-        if node.op_type not in placement.float_outputs or read_by & placement.integer_ops:
+        read_by = {
+            user.op_type for user, _ in output.uses() if str(user.name) not in placement.kept
+        }
+        if placement.outputs and (
+            node.op_type not in placement.float_outputs or read_by & placement.integer_ops
+        ):
             chosen[str(output.name)] = None
     outputs = {value.name for value in graph.outputs}
     return tuple(name for name in chosen if name not in outputs)
+
+
+def reads_integers(node: ir.Node, index: int, placement: Placement) -> bool:
+    """Whether a node that reads a tensor with Q/DQ reads it behind them, or as it was."""
+    if placement.outputs:
+        return True  # a second reader of the floats would keep the kernel from writing integers
+    value = node.inputs[index]
+    return is_integer(node, placement) and value is not bare_input(node, placement)
+
+
+def bare_input(node: ir.Node, placement: Placement) -> ir.Value | None:
+    """The branch of an addition that ends in the convolution with which a runtime fuses it.
+
+    Where both do, the longer one: the other is the projection of the shortcut.
+    """
+    if node.op_type not in placement.bare_branch:
+        return None
+    branches = [
+        value
+        for value in activation_inputs(node)
+        if (producer := value.producer()) is not None
+        and producer.op_type == "Conv"
+        and len(value.uses()) == 1
+    ]
+    return max(branches, key=_depth, default=None)
+
+
+def _depth(value: ir.Value) -> int:
+    """How many nodes lie before a value, along the longest path."""
+    depths: dict[ir.Value, int] = {}
+    waiting = [value]
+    while waiting:
+        current = waiting[-1]
+        producer = current.producer()
+        before = [] if producer is None else activation_inputs(producer)
+        missing = [each for each in before if each not in depths]
+        if missing:
+            waiting.extend(missing)
+            continue
+        depths[waiting.pop()] = 1 + max((depths[each] for each in before), default=0)
+    return depths[value]
 
 
 def _probabilities(graph: ir.Graph) -> set[ir.Value]:
@@ -79,12 +149,12 @@ def _probabilities(graph: ir.Graph) -> set[ir.Value]:
 
 def is_integer(node: ir.Node, placement: Placement) -> bool:
     """Whether the runtime has an integer kernel for this very node, not only for its operator."""
-    if node.op_type not in placement.integer_ops or node.domain:
+    if node.op_type not in placement.integer_ops or node.domain or node.name in placement.kept:
         return False
     computed = activation_inputs(node)
     if not computed or any(value.dtype not in (None, ir.DataType.FLOAT) for value in computed):
         return False
-    if node.op_type in ("Conv", "Gemm"):
+    if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
         # The data is computed; weights and bias are constant, and nothing else is scaled.
         plain = all(node.attributes.get_float(name, 1.0) == 1.0 for name in ("alpha", "beta"))
         return plain and computed == [node.inputs[0]] and not node.attributes.get_int("transA", 0)
@@ -93,6 +163,37 @@ def is_integer(node: ir.Node, placement: Placement) -> bool:
         padded = node.attributes.get_int("count_include_pad", 0)
         return not (padded and node.attributes.get_int("ceil_mode", 0))
     return len(computed) == len(node.inputs)
+
+
+def stranded(graph: ir.Graph, placement: Placement) -> frozenset[str]:
+    """Integer operators without weights that stand beside no integer one with weights.
+
+    Integers would cost them accuracy, and save no time where floats come and go.
+    """
+
+    def weighted(value: ir.Value) -> bool:
+        nodes = [value.producer(), *(user for user, _ in value.uses())]
+        return any(
+            node is not None and node.op_type in _WEIGHTED and is_integer(node, placement)
+            for node in nodes
+        )
+
+    found = set()
+    for node in graph:
+        if node.op_type in _WEIGHTED or not is_integer(node, placement):
+            continue
+        beside = [fused_output(node), *activation_inputs(node)]
+        before = [value.producer() for value in beside]
+        # An activation between a convolution and this operator belongs to the convolution.
+        beside += [
+            value
+            for producer in before
+            if producer is not None and producer.op_type in ACTIVATIONS
+            for value in activation_inputs(producer)
+        ]
+        if not any(weighted(value) for value in beside):
+            found.add(str(node.name))
+    return frozenset(found)
 
 
 def activation_inputs(node: ir.Node) -> list[ir.Value]:
@@ -109,16 +210,27 @@ def fused_output(node: ir.Node) -> ir.Value:
     return output
 
 
-def scale_sources(graph: ir.Graph, placement: Placement) -> dict[str, str]:
-    """For each tensor that gets Q/DQ, the tensor whose scale it takes: mostly itself.
+def scale_sources(graph: ir.Graph, placement: Placement) -> dict[str, tuple[str, ...]]:
+    """For each tensor that gets Q/DQ, the tensors whose ranges set its scale: mostly itself.
 
-    Behind an operator that keeps its input's scale it is the first before it that has its own.
+    Behind an operator that keeps its input's scale it is the first before it that has its own;
+    around one that wants a common scale it is all of its inputs.
     """
     producers = {str(value.name): node for node in graph for value in node.outputs}
-    sources = {}
-    for tensor in quantized_tensors(graph, placement):
-        name = tensor
+
+    def origin(name: str) -> str:
         while name in producers and producers[name].op_type in placement.keep_scale:
             name = str(activation_inputs(producers[name])[0].name)
-        sources[tensor] = name
-    return sources
+        return name
+
+    groups: dict[str, frozenset[str]] = {}
+    for node in graph:
+        if node.op_type in placement.common_scale:
+            members = [*activation_inputs(node), *node.outputs]
+            names = {origin(str(value.name)) for value in members}
+            joined = frozenset(names).union(*(groups.get(name, ()) for name in names))
+            groups.update(dict.fromkeys(joined, joined))
+    return {
+        name: tuple(sorted(groups.get(origin(name), {origin(name)})))
+        for name in quantized_tensors(graph, placement)
+    }

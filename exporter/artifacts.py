@@ -2,6 +2,7 @@
 
 EXPORTED = "exported.onnx"
 SIMPLIFIED = "simplified.onnx"
+EQUALIZED = "equalized.onnx"
 QUANTIZED = "quantized.onnx"
 RANGES = "ranges.npz"
 CALIBRATION = "calibration.json"

@@ -27,6 +27,19 @@ def shape(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     return channels, height, width
 
 
+def share(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """``0.5%`` or ``0.005`` → 0.005."""
+    if value is None:
+        return None
+    number, percent, rest = value.partition("%")
+    try:
+        if rest.strip():
+            raise ValueError
+        return float(number) / (100 if percent else 1)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not of the form 0.5%") from None
+
+
 @click.command("list")
 @click.option("--family", help="Only this family.")
 @JSON
@@ -60,10 +73,10 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--weights", help="pretrained, digits, random[:SEED], or a checkpoint's path.")
 @click.option("--calib", type=click.Path(path_type=Path), help="Directory of calibration images.")
 @click.option("--calib-images", type=int, help="Use at most so many.  [default: 128]")
-@click.option(
-    "--method", help="How thresholds are chosen: percentile or minmax.  [default: percentile]"
-)
+@click.option("--method", help="auto, minmax, percentile, entropy or mse.  [default: auto]")
 @click.option("--percentile", type=float, help="Of magnitudes to cover.  [default: 99.999]")
+@click.option("--repair", help="equalization,bias or none.  [default: equalization,bias]")
+@click.option("--max-drop", metavar="SHARE", callback=share, help="Accuracy budget, as 0.5%.")
 @click.option("--parity-images", type=int, help="Compare on so many.  [default: 64]")
 @click.option("--classes", type=int, help="Number of classes, where it is not the net's own.")
 @click.option(
@@ -187,6 +200,21 @@ def inspect(path: Path, as_json: bool) -> None:
 
 
 @click.command()
+@BUNDLE
+@click.option("--top", type=click.IntRange(1), default=20, show_default=True, help="Layers shown.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw all layers, as .svg or .png.")
+@JSON
+def diagnose(bundle: Path, top: int, plot: Path | None, as_json: bool) -> None:
+    """Which layers of an INT8 bundle lose how much, what was tried, and what to do."""
+    from convexport.exporter import diagnosis
+
+    facts = diagnosis.diagnose(bundle)
+    if plot is not None:
+        diagnosis.plot(facts, plot)
+    _print(as_json, facts, lambda: diagnosis.as_text(facts, top=top))
+
+
+@click.command()
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="The cache to look at.")
 @JSON
 def doctor(cache_dir: Path | None, as_json: bool) -> None:
@@ -203,17 +231,24 @@ def _build_options(*, precision: str | None, cache_dir: Path | None, **rest: Any
     from convexport.calibration.thresholds import Method
     from convexport.exporter.options import BuildOptions
 
-    names = ("calib", "calib_images", "method", "percentile")
+    names = ("calib", "calib_images", "method", "percentile", "repair", "max_drop")
     if precision != "int8":
         _refuse_given({name: rest[name] for name in names}, "--int8", "it calibrates nothing else")
-    if rest["method"] == "minmax":
-        _refuse_given({"percentile": rest["percentile"]}, "--method percentile", "minmax takes all")
+    if rest["method"] != "percentile":
+        chosen = rest["method"] or "auto"
+        _refuse_given(
+            {"percentile": rest["percentile"]}, "--method percentile", f"{chosen} has none"
+        )
     method = _given(name=rest.pop("method"), percentile=rest.pop("percentile"))
+    repair = rest.pop("repair")
+    if repair is not None:
+        repair = () if repair == "none" else tuple(part.strip() for part in repair.split(","))
     return BuildOptions(
         precision=precision or "fp32",  # type: ignore[arg-type]  # one of click's flag values
         method=Method(**method),
         **_given(
             cache_dir=cache_dir,
+            repair=repair,
             calib_images=rest.pop("calib_images"),
             parity_images=rest.pop("parity_images"),
         ),

@@ -116,12 +116,15 @@ def stage_line(name: str, facts: Mapping[str, Any]) -> str:
         return f"{facts['nodes']} nodes, opset {facts['opset']}, parity {worst:.1e}"
     if name == "calibrate":
         return f"{len(facts['ranges'])} tensors from {facts['images']} images"
+    if name == "equalize":
+        pairs = len(facts["pairs"])
+        return f"{pairs} pairs of layers" if pairs else "channels are even enough"
     if name == "quantize":
         parity = facts["parity"]
         top1 = parity["top1"]
         return (
-            f"{facts['counts'].get('int8', 0)} nodes placed in INT8, {parity['sqnr_db']:.1f} dB, "
-            f"top-1 agreement {top1['k']}/{top1['n']}"
+            f"{facts['counts'].get('int8', 0)} nodes in INT8, {_method(facts['choice'])}, "
+            f"{parity['sqnr_db']:.1f} dB, top-1 agreement {top1['k']}/{top1['n']}"
         )
     if name == "accuracy":
         before, after = facts["reference"], facts["actual"]
@@ -129,6 +132,14 @@ def stage_line(name: str, facts: Mapping[str, Any]) -> str:
     if name == "latency":
         return ", ".join(_latency(row) for row in facts["subjects"])
     return ""
+
+
+def _method(choice: Mapping[str, Any]) -> str:
+    named = choice["method"]["name"]
+    if named == "percentile":
+        named += f" {choice['method']['percentile']:g}"
+    repairs = {"equalized": choice["equalized"], "biases corrected": choice["bias_corrected"]}
+    return ", ".join([named, *(repair for repair, done in repairs.items() if done)])
 
 
 def _latency(row: Mapping[str, Any]) -> str:

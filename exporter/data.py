@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
+from convexport.benchmarks.statistics import images_needed
 from convexport.calibration.digits import digits
 from convexport.calibration.images import ImageSet, folder, overlap
 from convexport.calibration.photographs import photographs
 from convexport.exporter.options import BuildOptions
 from convexport.exporter.source import Source
 from convexport.runtime.errors import MachineError, UsageError
+
+# Images that recipes of INT8 are tried on, and fewer than which say nothing.
+_TRIED_ON, _FEWEST = 32, 8
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,13 @@ class Images:
 
     Attributes:
         calibration: sets the ranges; None where nothing is calibrated.
+        held_out: what calibration decides is tried on these; None where nothing is calibrated.
         parity: artefact and reference are compared on these.
         evaluation: labelled images of the net's own task; None where there are none.
     """
 
     calibration: ImageSet | None
+    held_out: ImageSet | None
     parity: ImageSet
     evaluation: ImageSet | None
 
@@ -38,6 +44,8 @@ class Images:
                 "calibration images are a stand-in (crops of two photographs): "
                 "give your own with --calib DIR"
             )
+        if self.held_out is self.calibration:
+            yield "too few images to hold some out: INT8 was chosen on those that set its ranges"
         if self.evaluation is not None and (same := overlap(self.calibration, self.evaluation)):
             yield f"{len(same)} calibration images are also evaluation images"
 
@@ -56,7 +64,6 @@ def choose_images(source: Source, options: BuildOptions) -> Images:
     # What a new classifier answers has nothing to do with digits.
     digital = source.weights["kind"] == "digits" and "classifier" not in source.weights
     if digital and options.calib is None:
-        calibration = digits("calibration").sample(options.calib_images) if calibrated else None
         test = digits("test")
         if options.parity_images > len(test):
             raise UsageError(
@@ -64,18 +71,28 @@ def choose_images(source: Source, options: BuildOptions) -> Images:
                 f"--parity-images {options.parity_images}: there are {len(test)} digits",
                 hint="give fewer",
             )
-        return Images(calibration, test.sample(options.parity_images), test)
+        parity = test.sample(options.parity_images)
+        if not calibrated:
+            return Images(None, None, parity, test)
+        pool = digits("calibration")
+        calibration = pool.sample(options.calib_images)
+        return Images(*_with_held_out(calibration, pool, (), _TRIED_ON), parity, test)
     evaluation = digits("test") if digital else None
     parity = photographs("parity", options.parity_images)
     if not calibrated:
-        return Images(None, parity, evaluation)
+        return Images(None, None, parity, evaluation)
+    wanted = _TRIED_ON
+    if options.max_drop is not None and evaluation is None:
+        wanted = images_needed(options.max_drop)
     if options.calib is None:
-        return Images(photographs("calibration", options.calib_images), parity, evaluation)
+        calibration = photographs("calibration", options.calib_images)
+        return Images(calibration, photographs("held-out", wanted), parity, evaluation)
     images = folder(options.calib)
     calibration = images.sample(options.calib_images)
-    return Images(
-        calibration, _held_out(images, calibration, options.parity_images) or parity, evaluation
-    )
+    unused = _unused(images, (calibration,), options.parity_images)
+    if unused is not None and len(unused) == options.parity_images:
+        parity = unused
+    return Images(*_with_held_out(calibration, images, (parity,), wanted), parity, evaluation)
 
 
 def _require_memory(source: Source, options: BuildOptions) -> None:
@@ -96,17 +113,37 @@ def _require_memory(source: Source, options: BuildOptions) -> None:
         )
 
 
-def _held_out(images: ImageSet, calibration: ImageSet, count: int) -> ImageSet | None:
-    """Images of the folder whose content is not in the calibration set, if there are enough."""
-    used = {item.name for item in calibration.items}
-    rest = tuple(item for item in images.items if item.name not in used)
-    if len(rest) < count:
+def _with_held_out(
+    calibration: ImageSet, pool: ImageSet, others: tuple[ImageSet, ...], wanted: int
+) -> tuple[ImageSet, ImageSet]:
+    """The calibration set and the held-out one: unused images of the pool, or else a fifth of it.
+
+    Of a handful of images none can be spared: then both are the same set.
+    """
+    unused = _unused(pool, (calibration, *others), wanted)
+    if unused is not None and len(unused) >= min(_FEWEST, wanted):
+        return calibration, unused
+    if len(calibration) < 2 * _FEWEST:
+        return calibration, calibration
+    fifth, rest = calibration.items[4::5], [*calibration.items]
+    del rest[4::5]
+    description = "a fifth of the calibration images, held out"
+    return (
+        replace(calibration, items=tuple(rest)),
+        replace(calibration, items=fifth, description=description),
+    )
+
+
+def _unused(images: ImageSet, used: tuple[ImageSet, ...], count: int) -> ImageSet | None:
+    """Up to so many images whose content is in none of the sets that are used; None without."""
+    names = {item.name for each in used for item in each.items if each.kind == images.kind}
+    rest = tuple(item for item in images.items if item.name not in names)
+    if not rest:
         return None
-    # Twice as many as are wanted: some may be copies of calibration images, or unreadable.
-    candidates = replace(images, items=rest).sample(2 * count)
-    copies = set(overlap(candidates, calibration))
+    # Twice as many as are wanted: some may be copies of used images, or unreadable.
+    candidates = replace(images, items=rest).sample(min(2 * count, len(rest)))
+    copies = {name for each in used for name in overlap(candidates, each)}
     kept = tuple(item for item in candidates.items if item.name not in copies and item.readable())
-    if len(kept) < count:
-        return None
-    description = "images of the given folder that were not used for calibration"
-    return replace(images, items=kept, description=description).sample(count)
+    description = "images of the same set that were not used for calibration"
+    found = replace(images, items=kept, description=description)
+    return found.sample(min(count, len(kept))) if kept else None

@@ -42,6 +42,8 @@ def manifest_facts(facts: Mapping[str, dict[str, Any]], notes: list[str]) -> dic
     """What is the same for the same inputs: everything but latency."""
     quantized = facts.get("quantize", {})
     calibration = {k: v for k, v in facts.get("calibrate", {}).items() if k != "ranges"}
+    if quantized:
+        calibration["choice"] = quantized["choice"]
     parity = {
         name: facts[name]["parity"] for name in ("export", "simplify", "quantize") if name in facts
     }

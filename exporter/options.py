@@ -11,10 +11,12 @@ import platformdirs
 
 from convexport.benchmarks.parity import PARITY_IMAGES
 from convexport.calibration.thresholds import Method
-from convexport.runtime.errors import UsageError
+from convexport.runtime.errors import UsageError, did_you_mean
 
 Precision = Literal["fp32", "fp16", "int8"]
 
+
+REPAIRS = ("equalization", "bias")
 
 # Of an image that a classifier sees; beyond it nothing fits into memory.
 _LARGEST_SIDE = 4096
@@ -37,6 +39,8 @@ class BuildOptions:
         calib: directory of calibration images; None takes stand-ins.
         calib_images: how many of them at most.
         method: how thresholds are chosen.
+        repair: what is done for a net that INT8 hurts, where it gains: names of ``REPAIRS``.
+        max_drop: share in 0..1 of decisions that INT8 may change; None asks for no proof.
         parity_images: how many images each stage is compared with the reference on.
         classes: number of classes where it is not the net's own.
         new_classifier: where the checkpoint has other classes, take a random classifier instead.
@@ -56,6 +60,8 @@ class BuildOptions:
     calib: Path | None = None
     calib_images: int = 128
     method: Method = field(default_factory=Method)
+    repair: tuple[str, ...] = REPAIRS
+    max_drop: float | None = None
     parity_images: int = PARITY_IMAGES
     classes: int | None = None
     new_classifier: bool = False
@@ -76,6 +82,15 @@ class BuildOptions:
         _positive("--lock-timeout", self.lock_timeout)
         if not math.isfinite(self.bench_seconds) or self.bench_seconds < 0:
             raise _senseless("--bench-seconds", self.bench_seconds)
+        if self.max_drop is not None and not 0 < self.max_drop < 1:
+            raise _senseless("--max-drop", self.max_drop, "a share such as 0.5%")
+        for name in self.repair:
+            if name not in REPAIRS:
+                raise UsageError(
+                    "E0281",
+                    f"there is no repair {name!r}",
+                    hint=did_you_mean(name, REPAIRS, otherwise=f"one of {', '.join(REPAIRS)}"),
+                )
         for size in self.input_shape or ():
             _positive("--input-shape", size)
             if size > _LARGEST_SIDE:

@@ -14,9 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from convexport.calibration.images import ImageSet
 from convexport.exporter import measure
-from convexport.exporter.artifacts import CALIBRATION, EXPORTED, QUANTIZED, RANGES, SIMPLIFIED
+from convexport.exporter.artifacts import (
+    CALIBRATION,
+    EQUALIZED,
+    EXPORTED,
+    QUANTIZED,
+    RANGES,
+    SIMPLIFIED,
+)
 from convexport.exporter.bundle_writer import REPORT, Parts, existing_bundle, write_bundle
 from convexport.exporter.cache import StageCache, StageResult, stage_key
 from convexport.exporter.data import Images, choose_images
@@ -99,8 +105,7 @@ class _Build:
         done = [reference, exported, simplified]
         fp32 = model = simplified.directory / SIMPLIFIED
         if self.images.calibration is not None:
-            ranges = self._calibrate(simplified, self.images.calibration)
-            done += [ranges, self._quantize(simplified, ranges, reference)]
+            done += self._int8(simplified, reference)
             model = done[-1].directory / QUANTIZED
         done += self._measure(model, fp32, reference)
         facts = {result.name: dict(result.facts) for result in done}
@@ -164,43 +169,74 @@ class _Build:
 
         return self._stage("simplify", {"from": exported.key}, produce)
 
-    def _calibrate(self, simplified: StageResult, images: ImageSet) -> StageResult:
+    def _int8(self, simplified: StageResult, reference: StageResult) -> list[StageResult]:
+        ranges = self._calibrate(simplified)
+        done, graphs = [ranges], {False: (simplified.directory / SIMPLIFIED, ranges)}
+        if "equalization" in self.options.repair:
+            even = self._equalize(simplified, ranges, reference)
+            done.append(even)
+            if even.facts["pairs"]:
+                graphs[True] = (even.directory / EQUALIZED, even)
+        files = {each: (model, seen.directory / RANGES) for each, (model, seen) in graphs.items()}
+        return [*done, self._quantize(files, done, reference)]
+
+    def _calibration(self) -> Any:
+        from convexport.exporter.int8 import Calibration
+
+        return Calibration(
+            images=self.images.calibration,  # type: ignore[arg-type]  # INT8 has them
+            held_out=self.images.held_out,  # type: ignore[arg-type]
+            preprocess=self.source.preprocess,
+            target=self.target,
+            progress=self.events.advance,
+            report=self.events.detail,
+        )
+
+    def _calibrate(self, simplified: StageResult) -> StageResult:
         def produce(out: Path) -> Mapping[str, Any]:
-            from convexport.exporter.stages import calibrate_stage
+            from convexport.exporter.int8 import calibrate_stage
 
-            return calibrate_stage(
-                simplified.directory / SIMPLIFIED,
-                images,
-                self.source.preprocess,
-                self.target,
-                out,
-                self.events.advance,
-            )
+            return calibrate_stage(simplified.directory / SIMPLIFIED, self._calibration(), out)
 
+        images = self.images.calibration
         inputs = {
             "from": simplified.key,
-            "images": images.fingerprint(),
+            "images": images and images.fingerprint(),
             "target": asdict(self.target),
         }
         return self._stage("calibrate", inputs, produce)
 
-    def _quantize(
+    def _equalize(
         self, simplified: StageResult, ranges: StageResult, reference: StageResult
     ) -> StageResult:
         def produce(out: Path) -> Mapping[str, Any]:
-            from convexport.exporter.stages import quantize_stage
+            from convexport.exporter.int8 import equalize_stage
 
-            return quantize_stage(
-                simplified.directory / SIMPLIFIED,
-                ranges.directory / RANGES,
-                reference.directory,
-                ranges.facts,
-                self.target,
-                self.options.method,
-                out,
-            )
+            files = (simplified.directory / SIMPLIFIED, ranges.directory / RANGES)
+            return equalize_stage(*files, reference.directory, self._calibration(), out)
 
-        inputs = {"from": ranges.key, "method": asdict(self.options.method)}
+        return self._stage("equalize", {"from": ranges.key}, produce)
+
+    def _quantize(
+        self,
+        graphs: Mapping[bool, tuple[Path, Path]],
+        done: list[StageResult],
+        reference: StageResult,
+    ) -> StageResult:
+        def produce(out: Path) -> Mapping[str, Any]:
+            from convexport.exporter.int8 import quantize_stage
+
+            choice = (options.method, options.repair, options.max_drop)
+            request, facts = self._calibration(), done[0].facts
+            return quantize_stage(graphs, facts, reference.directory, request, choice, out)
+
+        options, held_out = self.options, self.images.held_out
+        inputs = {
+            "from": done[-1].key,
+            "reference": reference.key,
+            "held_out": held_out and held_out.fingerprint(),
+            "choice": [asdict(options.method), options.repair, options.max_drop],
+        }
         return self._stage("quantize", inputs, produce)
 
     def _measure(self, model: Path, fp32: Path, reference: StageResult) -> Iterator[StageResult]:
@@ -245,7 +281,8 @@ def _request(
         "preprocess": source.preprocess.to_dict(),
         "parity": images.parity.fingerprint(),
         "calibration": images.calibration and images.calibration.fingerprint(),
-        "method": images.calibration and asdict(options.method),
+        "held_out": images.held_out and images.held_out.fingerprint(),
+        "choice": [asdict(options.method), options.repair, options.max_drop],
         "target": asdict(target),
         "precision": options.precision,
         "bench": options.bench_seconds,

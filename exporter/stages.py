@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
 from convexport.benchmarks.parity import Parity, compare, require_parity
-from convexport.benchmarks.verify import LIMITS, require_signal
-from convexport.calibration import placement as placements
-from convexport.calibration.collect import TensorRange, collect, summary
-from convexport.calibration.images import ImageSet
-from convexport.calibration.placement import Placement, scale_sources
-from convexport.calibration.qdq import insert_qdq, scale_of
-from convexport.calibration.thresholds import Method, thresholds
-from convexport.exporter.artifacts import (
-    CALIBRATION,
-    EXPORTED,
-    QUANTIZED,
-    RANGES,
-    SIMPLIFIED,
-)
+from convexport.benchmarks.verify import LIMITS
+from convexport.exporter.artifacts import EXPORTED, SIMPLIFIED
 from convexport.exporter.onnx_file import require_finite
 from convexport.exporter.simplify import simplify
 from convexport.exporter.source import Source
 from convexport.exporter.targets import Target
-from convexport.runtime.batches import filled, fixed_batch, run_in_batches
-from convexport.runtime.errors import UnsupportedError
-from convexport.runtime.files import json_bytes
+from convexport.runtime.batches import fixed_batch, run_in_batches
 from convexport.runtime.ort_session import OrtSession
-from convexport.runtime.specs import Preprocess
 
 if TYPE_CHECKING:
     from convexport.exporter.data import Images
@@ -73,7 +57,7 @@ def export_stage(
     model = source.export(target.opset, metadata)
     require_finite(model, source.name)
     save(model, directory / EXPORTED)
-    facts = _graph_facts(model)
+    facts = graph_facts(model)
     del model  # its weights and ONNX Runtime's need not be held at once
     return {
         **facts,
@@ -88,87 +72,12 @@ def simplify_stage(exported: Path, reference: Path, target: Target, directory: P
     facts = {
         "tool": simplified.tool,
         "rules": simplified.applied,
-        **_graph_facts(simplified.model),
+        **graph_facts(simplified.model),
     }
     del simplified
     return {
         **facts,
         "parity": fp32_parity(directory / SIMPLIFIED, reference, target.provider, "simplify"),
-    }
-
-
-def calibrate_stage(
-    simplified: Path,
-    images: ImageSet,
-    preprocess: Preprocess,
-    target: Target,
-    directory: Path,
-    progress: Progress,
-) -> Facts:
-    """Images → ranges of every tensor that the target's placement quantizes."""
-    model = ir.load(simplified)
-    tensors = _tensors_to_observe(model, target)
-    runner = _observed(model, tensors, directory)
-    fixed = fixed_batch(runner)
-    reader = images.batches(preprocess, fixed or _batch_size(preprocess), on_bad="skip")
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(done, len(images))
-
-    batches = (filled(batch.array, fixed) for batch in reader)
-    ranges = collect(runner, batches, tensors, progress=advance)
-    _save_ranges(directory / RANGES, ranges)
-    report = reader.report()
-    return {
-        "images": report.read,
-        "set": images.description,
-        "stand_in": images.stand_in,
-        "fingerprint": report.fingerprint,
-        "doubts": list(report.doubts()),
-        "skipped": [list(each) for each in report.skipped],
-        "duplicates": len(report.duplicates),
-        "image_notes": dict(report.notes),
-        "passed_over": dict(images.passed_over),
-        "ranges": summary(ranges),
-    }
-
-
-def quantize_stage(
-    simplified: Path,
-    ranges: Path,
-    reference: Path,
-    calibration: Mapping[str, Any],
-    target: Target,
-    method: Method,
-    directory: Path,
-) -> Facts:
-    """Ranges → thresholds → scales → Q/DQ, compared with the reference."""
-    model = ir.load(simplified)
-    rules = _placement(target)
-    chosen = thresholds(_load_ranges(ranges), method)
-    scales = {
-        name: scale_of(chosen[source], rules.activations)
-        for name, source in scale_sources(model.graph, rules).items()
-    }
-    precisions = insert_qdq(model, scales, rules)
-    proto = ir.to_proto(model)
-    save(proto, directory / QUANTIZED)
-    described = {
-        "method": {"name": method.name, "percentile": method.percentile},
-        "thresholds": {name: threshold.value for name, threshold in chosen.items()},
-        **calibration,
-    }
-    (directory / CALIBRATION).write_bytes(json_bytes(described))
-    parity = compare_with_reference(directory / QUANTIZED, reference, target.provider)
-    require_signal(parity, "INT8")
-    return {
-        "precisions": precisions,
-        "counts": dict(Counter(precisions.values())),
-        "parity": parity.to_dict(),
-        **_graph_facts(proto),
     }
 
 
@@ -205,67 +114,8 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _placement(target: Target) -> Placement:
-    placement: Placement = getattr(placements, target.placement)
-    return placement
-
-
-def _tensors_to_observe(model: ir.Model, target: Target) -> tuple[str, ...]:
-    if any(node.op_type in ("QuantizeLinear", "QLinearConv") for node in model.graph):
-        raise UnsupportedError(
-            "E0684",
-            "the model is quantized already",
-            why="quantizing what is quantized loses twice",
-            hint="give the FP32 model, or build this one as it is with --fp32",
-        )
-    tensors = tuple(dict.fromkeys(scale_sources(model.graph, _placement(target)).values()))
-    if not tensors:
-        raise UnsupportedError(
-            "E0682",
-            "the net has no operator that runs in INT8",
-            where=f"target {target.name}",
-            hint="build it with --fp32",
-        )
-    return tensors
-
-
-def _observed(model: ir.Model, tensors: tuple[str, ...], directory: Path) -> OrtSession:
-    """A session that gives the named tensors too. Its file is not kept."""
-    values = {value.name: value for node in model.graph for value in node.outputs}
-    known = {value.name for value in model.graph.outputs}
-    model.graph.outputs.extend(
-        values[name] for name in tensors if name in values and name not in known
-    )
-    path = directory / "observed.onnx"
-    save(ir.to_proto(model), path)
-    try:
-        return OrtSession(path)
-    finally:
-        path.unlink()
-
-
-def _batch_size(preprocess: Preprocess) -> int:
-    """Small images go through in larger batches, at about the memory of one at 224×224."""
-    height, width = preprocess.crop
-    return max(1, min(32, 224 * 224 // (height * width)))
-
-
-def _save_ranges(path: Path, ranges: Mapping[str, TensorRange]) -> None:
-    np.savez_compressed(
-        path,
-        names=np.array(list(ranges)),
-        bounds=np.array([(seen.minimum, seen.maximum) for seen in ranges.values()]),
-        counts=np.stack([seen.counts for seen in ranges.values()]),
-    )
-
-
-def _load_ranges(path: Path) -> dict[str, TensorRange]:
-    with np.load(path, allow_pickle=False) as data:
-        rows = zip(data["names"].tolist(), data["bounds"].tolist(), data["counts"], strict=True)
-        return {name: TensorRange(low, high, counts) for name, (low, high), counts in rows}
-
-
-def _graph_facts(model: onnx.ModelProto) -> Facts:
+def graph_facts(model: onnx.ModelProto) -> Facts:
+    """Opset, nodes and operators of a graph, and what kind of output it has."""
     return {
         "opset": next(entry.version for entry in model.opset_import if not entry.domain),
         "nodes": len(model.graph.node),

@@ -24,6 +24,7 @@ COMMANDS = {
     "bench": ("convexport.exporter.commands:bench", "Latency of bundles, side by side, here."),
     "run": ("convexport.exporter.commands:run", "Classify images with a bundle."),
     "inspect": ("convexport.exporter.commands:inspect", "What is inside a bundle or an ONNX file."),
+    "diagnose": ("convexport.exporter.commands:diagnose", "Which layers INT8 hurts, how much."),
     "doctor": (
         "convexport.exporter.commands:doctor",
         "What this machine can do, and what is missing.",

@@ -1,12 +1,16 @@
 """Ranges against brute force over all values at once."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from convexport.calibration.collect import BINS, collect, range_of, upper_edge
+from convexport.calibration.collect import collect
+from convexport.calibration.histograms import edges, range_of
+from convexport.calibration.ranges_file import load_ranges, save_ranges
 from convexport.runtime.errors import InputError
 from convexport.runtime.specs import TensorSpec
 
@@ -43,12 +47,11 @@ def test_every_batch_counts_once() -> None:
 @given(FINITE)
 def test_each_value_lies_in_its_bin(values: np.ndarray) -> None:
     seen = range_of(values)
+    edge = edges(len(seen.counts))
     (bins,) = np.nonzero(seen.counts)
     for index in bins:
-        low = upper_edge(index - 1) if index else 0.0
-        inside = (np.abs(values) >= low) & (np.abs(values) < upper_edge(index))
+        inside = (np.abs(values) >= edge[index]) & (np.abs(values) < edge[index + 1])
         assert inside.sum() == seen.counts[index]
-    assert seen.counts.shape == (BINS,)
 
 
 @settings(deadline=None)
@@ -63,8 +66,8 @@ def test_merging_is_seeing_both(first: np.ndarray, second: np.ndarray) -> None:
 def test_bins_are_narrow() -> None:
     magnitudes = np.logspace(-30, 30, 1000, dtype=np.float32)
     for value in magnitudes:
-        (index,) = np.nonzero(range_of(np.array([value])).counts)[0]
-        assert upper_edge(int(index)) / upper_edge(int(index) - 1) <= 1 + 1 / 127
+        bins = len(range_of(np.array([value])).counts)
+        assert edges(bins)[-1] / edges(bins)[-2] <= 1 + 1 / 127
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -77,3 +80,89 @@ def test_a_value_that_is_not_finite_is_refused(bad: float) -> None:
 def test_no_images_are_no_calibration() -> None:
     with pytest.raises(InputError, match="E0351"):
         collect(Doubler(), [], ["x"])
+
+
+class Net:
+    """A runner whose one output has channels."""
+
+    inputs = (TensorSpec("x", ("batch", 2, 9, 9)),)
+    outputs = (TensorSpec("y", ("batch", 2, 9, 9)),)
+
+    def run(self, feed):
+        return {"y": np.tanh(feed["x"])}
+
+
+def test_workers_do_not_change_what_is_seen() -> None:
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(size=(n, 2, 9, 9)).astype(np.float32) for n in (3, 1, 3, 3, 2)]
+    told: list[int] = []
+    one = collect(Net(), batches, ["x", "y"])
+    three = collect(Net(), iter(batches), ["x", "y"], workers=3, progress=told.append)
+    assert told == [3, 1, 3, 3, 2]
+    for name, seen in one.items():
+        assert (seen.minimum, seen.maximum) == (three[name].minimum, three[name].maximum)
+        assert np.array_equal(seen.counts, three[name].counts)
+        assert np.array_equal(seen.channels.total, three[name].channels.total)
+
+
+def test_no_more_batches_are_held_than_workers_can_use() -> None:
+    held: list[int] = []
+    done: list[int] = []
+
+    def batches():
+        for index in range(20):
+            held.append(index - len(done))
+            yield np.zeros((1, 2, 9, 9), np.float32)
+
+    collect(Net(), batches(), ["x"], workers=2, progress=done.append)
+    assert len(done) == 20 and max(held) <= 3
+
+
+def test_a_worker_that_fails_ends_it() -> None:
+    good = np.zeros((1, 2, 9, 9), np.float32)
+    with pytest.raises(InputError, match="E0350"):
+        collect(Net(), [good, good * np.nan, good], ["x"], workers=2)
+
+
+def test_channels_are_those_of_the_second_axis() -> None:
+    values = np.random.default_rng(1).normal(size=(4, 3, 5, 7)).astype(np.float32)
+    seen = range_of(values).channels
+    assert np.array_equal(seen.minimum, values.min(axis=(0, 2, 3)))
+    assert np.array_equal(seen.maximum, values.max(axis=(0, 2, 3)))
+    np.testing.assert_allclose(seen.mean, values.astype(np.float64).mean(axis=(0, 2, 3)), rtol=1e-5)
+
+
+def test_of_a_large_tensor_the_bounds_are_of_all_values_and_a_third_is_counted() -> None:
+    values = np.random.default_rng(2).normal(size=(1, 8, 140, 140)).astype(np.float32)
+    values[0, 5, 0, 1] = 100  # between two values that are counted
+    seen = range_of(values)
+    assert seen.maximum == 100 and seen.channels.maximum[5] == 100
+    assert seen.counts.sum() == -(-values.size // 3)
+    small = range_of(values[:, :, :40, :40])
+    assert small.counts.sum() == 8 * 40 * 40
+    # As many of each column, and the same distribution as that of all values.
+    share = np.interp(1.0, edges(len(seen.counts)), np.append(0, seen.counts.cumsum()))
+    assert share / seen.counts.sum() == pytest.approx(0.6827, abs=0.005)
+
+
+def test_ranges_come_back_from_a_file_as_they_were(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    ranges = {
+        "flat": range_of(np.array([3, -1], np.float32)),
+        "one": range_of(rng.normal(size=(2, 5)).astype(np.float32)),
+        "two": range_of(np.zeros((1, 3, 4, 4), np.float32)),
+    }
+    save_ranges(tmp_path / "a.npz", ranges)
+    again = load_ranges(tmp_path / "a.npz")
+    assert list(again) == list(ranges) and again["flat"].channels is None
+    for name, seen in ranges.items():
+        assert again[name].minimum == seen.minimum and again[name].maximum == seen.maximum
+        assert np.array_equal(again[name].counts, seen.counts)
+        if seen.channels is not None:
+            for field in ("minimum", "maximum", "total"):
+                assert np.array_equal(
+                    getattr(again[name].channels, field), getattr(seen.channels, field)
+                )
+            assert again[name].channels.count == seen.channels.count
+    save_ranges(tmp_path / "b.npz", again)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()

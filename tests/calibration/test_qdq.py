@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from convexport.calibration.collect import range_of
+from convexport.calibration.histograms import range_of
 from convexport.calibration.placement import CPU, quantized_tensors, scale_sources
 from convexport.calibration.qdq import insert_qdq, quantize_weight, scale_of
 from convexport.calibration.thresholds import Method, Threshold, thresholds
@@ -47,7 +47,7 @@ def net() -> ir.Model:
 def quantized() -> tuple[ir.Model, dict[str, str]]:
     model = net()
     scales = {
-        name: scale_of(Threshold(4.0, signed=name in ("x", "c2")), CPU.activations)
+        name: scale_of(Threshold(4.0, 4.0 * (name in ("x", "c2")), 4.0), CPU.activations)
         for name in quantized_tensors(model.graph, CPU)
     }
     return model, insert_qdq(model, scales, CPU)
@@ -63,7 +63,7 @@ def test_the_cpu_rules_choose_both_ends_of_integer_kernels() -> None:
 
 def test_a_pool_takes_the_scale_of_its_input() -> None:
     sources = scale_sources(net().graph, CPU)
-    assert (sources["p1"], sources["f"], sources["r2"]) == ("r1", "g", "r2")
+    assert (sources["p1"], sources["f"], sources["r2"]) == (("r1",), ("g",), ("r2",))
 
 
 def test_there_is_nothing_between_a_convolution_and_its_activation() -> None:
@@ -87,7 +87,7 @@ def test_the_graph_computes_what_the_formulas_say() -> None:
     x = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
     proto = ir.to_proto(model)
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
-    q = np.clip(np.rint(x / np.float32(4 / 127)) + 128, 0, 255).astype(np.int64) - 128
+    q = np.clip(np.rint(x / np.float32(8 / 255)) + 128, 0, 255).astype(np.int64) - 128
     w = weights["c1.weight.quantized"].astype(np.int64)
     padded = np.pad(q, ((0, 0), (0, 0), (1, 1), (1, 1)))
     sums = np.zeros((2, 4, 8, 8), dtype=np.int64)
@@ -124,7 +124,7 @@ def test_with_the_ranges_that_were_seen_little_is_lost() -> None:
     chosen = thresholds({name: range_of(seen[name]) for name in TENSORS}, Method(name="minmax"))
     model = net()
     sources = scale_sources(model.graph, CPU)
-    scales = {name: scale_of(chosen[source], "uint8") for name, source in sources.items()}
+    scales = {name: scale_of(chosen[source], "uint8") for name, (source,) in sources.items()}
     insert_qdq(model, scales, CPU)
     rounded = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})[0]
     noise = ((exact - rounded) ** 2).sum() / (exact**2).sum()
@@ -132,12 +132,12 @@ def test_with_the_ranges_that_were_seen_little_is_lost() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "signed", "scale", "zero"),
-    [("int8", True, 1.27 / 127, 0), ("int8", False, 1.27 / 127, 0),
-     ("uint8", True, 1.27 / 127, 128), ("uint8", False, 1.27 / 255, 0)],
+    ("dtype", "low", "scale", "zero"),
+    [("int8", 1.27, 1.27 / 127, 0), ("int8", 0, 1.27 / 127, 0), ("uint8", 1.27, 2.54 / 255, 128),
+     ("uint8", 0, 1.27 / 255, 0), ("uint8", 0.28, 1.55 / 255, 46)],
 )  # fmt: skip
-def test_scales(dtype: str, signed: bool, scale: float, zero: int) -> None:
-    made = scale_of(Threshold(1.27, signed), dtype)
+def test_scales(dtype: str, low: float, scale: float, zero: int) -> None:
+    made = scale_of(Threshold(1.27, low, 1.27), dtype)
     assert made.scale == pytest.approx(scale)
     assert made.zero_point == zero
     assert made.zero_point.dtype == dtype
@@ -158,7 +158,7 @@ def test_a_large_bias_of_a_dead_channel_survives() -> None:
     weight[0], bias[0] = 0.0, 5.0
     graph.initializers["w1"].const_value = ir.tensor(weight, name="w1")
     graph.initializers["b1"].const_value = ir.tensor(bias, name="b1")
-    scales = {n: scale_of(Threshold(4.0, True), "uint8") for n in quantized_tensors(graph, CPU)}
+    scales = {n: scale_of(Threshold(4.0, 4.0, 4.0), "uint8") for n in quantized_tensors(graph, CPU)}
     insert_qdq(model, scales, CPU)
     parts = {name: graph.initializers[f"c1.bias.{name}"].const_value.numpy() for name in
              ("quantized", "scale")}  # fmt: skip
@@ -178,7 +178,7 @@ def test_weights_shared_by_two_nodes_are_quantized_for_each() -> None:
     for node in proto.graph.node:
         node.name = node.output[0]
     model = ir.from_proto(proto)
-    scales = {n: scale_of(Threshold(4.0, True), "uint8") for n in ("x", "a")}
+    scales = {n: scale_of(Threshold(4.0, 4.0, 4.0), "uint8") for n in ("x", "a")}
     insert_qdq(model, scales, CPU)
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     assert "w" not in model.graph.initializers
@@ -214,7 +214,7 @@ def test_only_nodes_with_an_integer_kernel_are_chosen(body: str, chosen: tuple[s
         node.name = f"{node.op_type}{index}"
     model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
     assert quantized_tensors(model.graph, CPU) == chosen
-    insert_qdq(model, {name: scale_of(Threshold(1.0, True), "uint8") for name in chosen}, CPU)
+    insert_qdq(model, {name: scale_of(Threshold(1.0, 1.0, 1.0), "uint8") for name in chosen}, CPU)
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
 
 
@@ -224,11 +224,11 @@ def test_a_name_of_the_users_is_not_taken_for_ours(tmp_path: Path) -> None:
     for name in ("x.scale", "c1.weight.scale"):
         value = ir.Value(name=name, const_value=ir.tensor(np.float32(5), name=name))
         graph.register_initializer(value)
-    scales = {n: scale_of(Threshold(4.0, True), "uint8") for n in quantized_tensors(graph, CPU)}
+    scales = {n: scale_of(Threshold(4.0, 4.0, 4.0), "uint8") for n in quantized_tensors(graph, CPU)}
     insert_qdq(model, scales, CPU)
     assert graph.initializers["x.scale"].const_value.numpy() == 5
     (quantize,) = (node for node in graph if node.name == "x.Q")
-    assert quantize.inputs[1].const_value.numpy() == np.float32(4 / 127)
+    assert quantize.inputs[1].const_value.numpy() == np.float32(8 / 255)
 
 
 @pytest.mark.parametrize("trans", [0, 1])
@@ -243,7 +243,7 @@ def test_a_classifier_of_either_layout_is_quantized_along_its_outputs(trans: int
         proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     proto.graph.node[0].name = "fc"
     model = ir.from_proto(proto)
-    insert_qdq(model, {"x": scale_of(Threshold(4.0, True), "uint8")}, CPU)
+    insert_qdq(model, {"x": scale_of(Threshold(4.0, 4.0, 4.0), "uint8")}, CPU)
     x = rng.uniform(-4, 4, size=(5, 6)).astype(np.float32)
     exact = x @ weight.T + weight[:, 0]
     rounded = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})[0]

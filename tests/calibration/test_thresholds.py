@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from convexport.calibration.collect import range_of
-from convexport.calibration.thresholds import Method, percentile_of, thresholds
+from convexport.calibration.histograms import range_of
+from convexport.calibration.thresholds import CANDIDATES, Method, percentile_of, thresholds
 from convexport.runtime.errors import UsageError
 
 VALUES = arrays.arrays(
@@ -30,19 +30,19 @@ def test_minmax_is_the_largest_magnitude() -> None:
     seen = {"a": range_of(np.array([-3, 1], dtype=np.float32))}
     threshold = thresholds(seen, Method(name="minmax"))["a"]
     assert threshold.value == 3
-    assert threshold.signed
+    assert (threshold.low, threshold.high) == (3, 1)
 
 
 def test_a_percentile_leaves_an_outlier_out() -> None:
     values = np.append(np.linspace(0, 1, 9999, dtype=np.float32), np.float32(1000))
-    threshold = thresholds({"a": range_of(values)}, Method(percentile=99.9))["a"]
+    threshold = thresholds({"a": range_of(values)}, Method(name="percentile", percentile=99.9))["a"]
     assert 0.99 < threshold.value < 1.01
-    assert not threshold.signed
+    assert threshold.low == 0
 
 
 def test_a_tensor_of_zeros_gets_a_threshold_that_can_be_divided_by() -> None:
     zeros = {"dead": range_of(np.zeros(8, dtype=np.float32))}
-    for method in (Method(name="minmax"), Method()):
+    for method in CANDIDATES:
         assert thresholds(zeros, method)["dead"].value == 1
 
 
@@ -55,3 +55,87 @@ def test_a_senseless_percentile_is_refused(percentile: float) -> None:
 def test_an_unknown_method_is_answered_with_the_closest() -> None:
     with pytest.raises(UsageError, match="did you mean percentile"):
         Method(name="percentil")
+
+
+def drawn(kind: str) -> np.ndarray:
+    rng = np.random.default_rng(7)
+    values = {
+        "normal": rng.normal(size=100_000),
+        "relu": np.maximum(rng.normal(size=100_000), 0),
+        "laplace": rng.laplace(size=100_000),
+        "heavy tails": rng.standard_t(3, size=100_000),
+        "uniform": rng.uniform(-1, 1, size=100_000),
+        "one value": np.full(1000, -3.0),
+    }
+    return values[kind].astype(np.float32)
+
+
+KINDS = ("normal", "relu", "laplace", "heavy tails", "uniform", "one value")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mse_loses_little_more_than_the_best_threshold_of_a_search(kind: str) -> None:
+    values = drawn(kind)
+    magnitudes = np.abs(values.astype(np.float64))
+
+    def lost(threshold: float) -> float:
+        step = threshold / 127
+        return float(
+            ((np.clip(np.rint(magnitudes / step), 0, 127) * step - magnitudes) ** 2).mean()
+        )
+
+    chosen = thresholds({"a": range_of(values)}, Method(name="mse"))["a"].value
+    best = min(lost(magnitudes.max() * 0.99**step) for step in range(300))
+    assert chosen <= magnitudes.max()
+    # The few values of the last bins are taken to be spread evenly in them.
+    assert lost(chosen) <= 1.08 * best + 1e-12
+
+
+def divergence(counts: np.ndarray, size: int) -> float:
+    """Migacz's figure, level by level: the histogram cut at ``size``, against 128 levels of it."""
+    wanted = counts[:size].astype(float)
+    wanted[-1] += counts[size:].sum()
+    given = np.zeros(size)
+    for level in range(128):
+        inside = [index for index in range(size) if index * 128 // size == level]
+        held = [index for index in inside if counts[index] > 0]
+        for index in held:
+            given[index] = counts[inside].sum() / len(held)
+    wanted, given = wanted / wanted.sum(), given / given.sum()
+    return float(
+        sum(p * np.log(p / max(q, 1e-12)) for p, q in zip(wanted, given, strict=True) if p > 0)
+    )
+
+
+@pytest.mark.parametrize("kind", ["normal", "laplace", "heavy tails", "uniform"])
+def test_entropy_is_nearly_that_of_a_histogram_of_equal_bins(kind: str) -> None:
+    values = drawn(kind)
+    magnitudes = np.abs(values[values != 0])
+    counts, grid = np.histogram(magnitudes, 2048, (0, magnitudes.max()))
+    chosen = thresholds({"a": range_of(values)}, Method(name="entropy"))["a"].value
+    best = min(divergence(counts, size) for size in range(128, 2049, 64))
+    nearest = int(np.clip(np.searchsorted(grid, chosen), 128, 2048))
+    # Ours comes from bins of growing width: of noise in single bins it sees less.
+    assert divergence(counts, nearest) <= best + 0.01
+
+
+@pytest.mark.parametrize("method", CANDIDATES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_threshold_covers_what_there_is_and_no_more(kind: str, method: Method) -> None:
+    values = drawn(kind)
+    found = thresholds({"a": range_of(values)}, method)["a"]
+    assert 0 < found.value <= np.abs(values).max()
+    assert 0 <= found.low <= max(0, -values.min()) and 0 <= found.high <= max(0, values.max())
+    assert max(found.low, found.high) == pytest.approx(found.value, rel=1e-6)
+
+
+def test_what_swish_gives_is_covered_on_both_sides() -> None:
+    x = np.linspace(-8, 8, 10_000, dtype=np.float32)
+    found = thresholds({"a": range_of(x / (1 + np.exp(-x)))}, Method(name="minmax"))["a"]
+    assert found.low == pytest.approx(0.2785, abs=1e-3)
+    assert found.high == pytest.approx(8, abs=0.01)
+
+
+def test_auto_is_no_method_of_ranges() -> None:
+    with pytest.raises(ValueError, match="measurement"):
+        thresholds({}, Method(name="auto"))

@@ -187,12 +187,12 @@ def test_a_build_goes_on_where_it_failed(
 ) -> None:
     request = ("build", "lenet5", "--weights", "random:3", *scratch, "-o", "net", "--int8")
     with monkeypatch.context() as broken:
-        broken.setattr("convexport.exporter.stages.insert_qdq", lambda *_: {}["no such thing"])
+        broken.setattr("convexport.calibration.quantize.insert_qdq", lambda *_: {}["no such thing"])
         assert invoke(*request).code == 1
     assert sorted(path.name for path in home.iterdir()) == ["cache"]
     done = invoke(*request)
     assert done.code == 0, done.err
-    before, after = ("reference", "export", "simplify", "calibrate"), ("quantize",)
+    before, after = ("reference", "export", "simplify", "calibrate", "equalize"), ("quantize",)
     assert stages_of(home / "net") == {**dict.fromkeys(before, True), **dict.fromkeys(after, False)}
 
 

@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 from onnx import numpy_helper
 
-from convexport.exporter import stages
+from convexport.exporter import int8, int8_trials, stages
 from convexport.exporter.cache import StageCache
 from convexport.runtime.errors import BusyError, InputError
 
@@ -69,13 +69,13 @@ def test_a_quantized_net_that_computes_noise_fails(
     save = stages.save
 
     def save_zeroed(model: onnx.ModelProto, path: Path) -> None:
-        for tensor in model.graph.initializer if path.name == stages.QUANTIZED else ():
+        for tensor in model.graph.initializer if path.name == int8.QUANTIZED else ():
             if tensor.name.endswith(".scale") and "output" in tensor.name:
                 array = numpy_helper.to_array(tensor) * np.float32(100)
                 tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
         save(model, path)
 
-    monkeypatch.setattr(stages, "save", save_zeroed)
+    monkeypatch.setattr(int8_trials, "save", save_zeroed)
     refused(5, "E0564", *net(104), "--int8", *quick)
 
 

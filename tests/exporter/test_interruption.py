@@ -17,7 +17,16 @@ from convexport.exporter.cache import StageCache
 from convexport.runtime.engine import load
 
 NET = ("build", "lenet5", "--weights", "digits", "--int8", "--offline", "--bench-seconds", "0")
-STAGES = ("reference", "export", "simplify", "calibrate", "quantize", "accuracy", "bundle")
+STAGES = (
+    "reference",
+    "export",
+    "simplify",
+    "calibrate",
+    "equalize",
+    "quantize",
+    "accuracy",
+    "bundle",
+)
 
 # Builds once elsewhere, so that everything is imported, then forks a command line for each stage,
 # and kills that as soon as the stage has done its work but nothing of it is committed: the moment

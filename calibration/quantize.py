@@ -1,0 +1,75 @@
+"""Ranges and a recipe → a graph with Q/DQ: thresholds, scales and their insertion in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import onnx_ir as ir
+
+from convexport.calibration.histograms import TensorRange
+from convexport.calibration.placement import Placement, scale_sources, stranded
+from convexport.calibration.qdq import Scale, insert_qdq, scale_of
+from convexport.calibration.thresholds import Method, Threshold, thresholds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that can be chosen about one net's INT8.
+
+    Attributes:
+        method: how thresholds are chosen; not ``auto``.
+        equalized: whether channels were evened out before.
+        corrected: whether biases take the weights' rounding back.
+        kept: names of nodes that stay in floats.
+    """
+
+    method: Method
+    equalized: bool = False
+    corrected: bool = False
+    kept: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What a method decided of one graph.
+
+    Attributes:
+        thresholds: by the names of the activations that get Q/DQ.
+        scales: the same, in the integers of the placement.
+    """
+
+    thresholds: Mapping[str, Threshold]
+    scales: Mapping[str, Scale]
+
+
+def decide(
+    graph: ir.Graph, ranges: Mapping[str, TensorRange], method: Method, placement: Placement
+) -> Decided:
+    """The thresholds and scales of all activations that the placement quantizes."""
+    sources = scale_sources(graph, placement)
+    merged = {
+        group: reduce(TensorRange.merge, (ranges[name] for name in group))
+        for group in {*sources.values()}
+    }
+    found = thresholds({"\0".join(group): seen for group, seen in merged.items()}, method)
+    chosen = {name: found["\0".join(group)] for name, group in sources.items()}
+    return Decided(chosen, {n: scale_of(t, placement.activations) for n, t in chosen.items()})
+
+
+def quantize(
+    model: ir.Model, ranges: Mapping[str, TensorRange], recipe: Recipe, placement: Placement
+) -> tuple[Decided, dict[str, str]]:
+    """Put Q/DQ into a model, in place.
+
+    Returns:
+        What was decided, and the precision of every node that was there before.
+    """
+    rules = replace(placement, kept=placement.kept | recipe.kept)
+    if recipe.kept:
+        rules = replace(rules, kept=rules.kept | stranded(model.graph, rules))
+    decided = decide(model.graph, ranges, recipe.method, rules)
+    means = {name: seen.channels.mean for name, seen in ranges.items() if seen.channels is not None}
+    precisions = insert_qdq(model, decided.scales, rules, means if recipe.corrected else None)
+    return decided, precisions

@@ -1,0 +1,120 @@
+"""``--max-drop``: layers are given back to floats until the accuracy budget holds, provably."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convexport.benchmarks.accuracy import paired_accuracy
+from convexport.benchmarks.parity import compare
+from convexport.benchmarks.statistics import images_needed, proportion
+from convexport.calibration.budget import smallest_kept
+from convexport.calibration.quantize import Recipe
+from convexport.exporter.int8_trials import Trials
+from convexport.runtime.batches import run_in_batches
+from convexport.runtime.errors import GateError, UsageError
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What became of a budget.
+
+    Attributes:
+        max_drop: a share in 0..1, of top-1 where there are labels, otherwise of disagreement.
+        recipe: with the layers that stay in floats.
+        measure: what was counted, on which images.
+        before: the upper end of the 95 % interval with all layers in INT8.
+        after: the same with those kept.
+        tried: how many sets of layers were measured.
+    """
+
+    max_drop: float
+    recipe: Recipe
+    measure: str
+    before: float
+    after: float
+    tried: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "max_drop": self.max_drop,
+            "measure": self.measure,
+            "all_int8_upper_bound": self.before,
+            "upper_bound": self.after,
+            "kept": sorted(self.recipe.kept),
+            "sets_tried": self.tried,
+        }
+
+
+def keep_within(
+    max_drop: float, trials: Trials, recipe: Recipe, ranking: Sequence[str], reference: Path
+) -> Spent:
+    """The smallest set of layers in floats with which the budget's upper bound holds.
+
+    Args:
+        ranking: names of the layers, the noisiest first.
+        reference: directory of the reference's answers, with labels where there are some.
+
+    Raises:
+        UsageError: E0287, so few images cannot show so small a drop.
+        GateError: E0585, the budget does not hold even with every layer in floats.
+    """
+    bound, measure, n = _counted(trials, reference)
+    least = proportion(0, n).high
+    if least > max_drop:
+        raise UsageError(
+            "E0287",
+            f"{n} images cannot show a drop below {least:.2%}",
+            where=f"--max-drop {max_drop:.2%}, counted as {measure}",
+            why="without any change the 95 % interval still reaches so far",
+            hint=f"allow more, or give at least {images_needed(max_drop)} images",
+        )
+    bounds: dict[frozenset[str], float] = {}
+
+    def meets(kept: frozenset[str]) -> bool:
+        trials.report(f"keeping {len(kept)} layers in floats")
+        bounds[kept] = bound(replace(recipe, kept=kept))
+        return bounds[kept] <= max_drop
+
+    none: frozenset[str] = frozenset()
+    kept = smallest_kept(ranking, meets)
+    if kept is None:
+        raise GateError(
+            "E0585",
+            f"the budget of {max_drop:.2%} does not hold even with every layer in floats",
+            where=f"upper bounds of the {measure}: all INT8 {bounds[none]:.2%}, "
+            f"all layers in floats {min(bounds.values()):.2%}",
+            why="what is left in INT8 are additions and pools, which the runtime needs as integers",
+            hint="build --fp32, or allow a larger drop",
+        )
+    chosen = replace(recipe, kept=kept)
+    return Spent(max_drop, chosen, measure, bounds[none], bounds[kept], len(bounds))
+
+
+def _counted(trials: Trials, reference: Path) -> tuple[Callable[[Recipe], float], str, int]:
+    """Upper bound of a recipe's drop, what it counts, and over how many images."""
+    labels_file = reference / "evaluation_labels.npy"
+    if not labels_file.is_file():
+        expected = trials.expected()
+
+        def disagreement(recipe: Recipe) -> float:
+            agree = compare(expected, trials.logits(recipe)).top1
+            return proportion(agree.n - agree.k, agree.n).high
+
+        n = len(expected)
+        return disagreement, f"top-1 disagreement with FP32 on {n} held-out images", n
+    labels = np.load(labels_file)
+    inputs = np.load(reference / "evaluation_inputs.npy", mmap_mode="r")
+    wanted = np.load(reference / "evaluation_logits.npy")
+
+    def drop(recipe: Recipe) -> float:
+        with trials.session(recipe) as session:
+            logits = run_in_batches(session, inputs)
+        return paired_accuracy(wanted, logits, labels).high_pp / 100
+
+    return drop, f"top-1 drop on {len(labels)} labelled images", len(labels)

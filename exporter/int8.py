@@ -1,0 +1,223 @@
+"""The stages of INT8: ranges, repair, and the Q/DQ graph that held-out images choose."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from convexport.benchmarks.verify import require_signal
+from convexport.calibration import placement as placements
+from convexport.calibration.collect import collect, summary
+from convexport.calibration.images import ImageSet
+from convexport.calibration.placement import Placement, scale_sources
+from convexport.calibration.ranges_file import load_ranges, save_ranges
+from convexport.calibration.repair import equalize
+from convexport.calibration.thresholds import Method
+from convexport.exporter.artifacts import CALIBRATION, EQUALIZED, QUANTIZED, RANGES
+from convexport.exporter.budget import keep_within
+from convexport.exporter.int8_trials import Graph, Trials, described
+from convexport.exporter.stages import (
+    Facts,
+    Progress,
+    compare_with_reference,
+    fp32_parity,
+    graph_facts,
+    save,
+)
+from convexport.exporter.targets import Target
+from convexport.runtime.batches import filled, fixed_batch
+from convexport.runtime.errors import UnsupportedError
+from convexport.runtime.files import json_bytes
+from convexport.runtime.ort_session import OrtSession
+from convexport.runtime.specs import Preprocess
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The images of a calibration, and where they go.
+
+    Attributes:
+        images: set the ranges.
+        held_out: on these recipes are tried.
+        progress: told images done and images in all.
+        report: told what is being tried.
+    """
+
+    images: ImageSet
+    held_out: ImageSet
+    preprocess: Preprocess
+    target: Target
+    progress: Progress
+    report: Callable[[str], None]
+
+    @cached_property
+    def placement(self) -> Placement:
+        """The target's rules."""
+        found: Placement = getattr(placements, self.target.placement)
+        return found
+
+
+def calibrate_stage(simplified: Path, request: Calibration, directory: Path) -> Facts:
+    """Images → ranges of every tensor that the target's placement quantizes."""
+    model = ir.load(simplified)
+    tensors = _tensors_to_observe(model, request)
+    runner = _observed(model, tensors, directory)
+    del model
+    fixed = fixed_batch(runner)
+    size = fixed or _batch_size(request.preprocess)
+    reader = request.images.batches(request.preprocess, size, on_bad="skip")
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        request.progress(done, len(request.images))
+
+    batches = (filled(batch.array, fixed) for batch in reader)
+    workers = len(os.sched_getaffinity(0))
+    ranges = collect(runner, batches, tensors, workers=workers, progress=advance)
+    save_ranges(directory / RANGES, ranges)
+    report = reader.report()
+    return {
+        "images": report.read,
+        "set": request.images.description,
+        "stand_in": request.images.stand_in,
+        "fingerprint": report.fingerprint,
+        "doubts": list(report.doubts()),
+        "skipped": [list(each) for each in report.skipped],
+        "duplicates": len(report.duplicates),
+        "image_notes": dict(report.notes),
+        "passed_over": dict(request.images.passed_over),
+        "ranges": summary(ranges),
+    }
+
+
+def equalize_stage(
+    simplified: Path, ranges: Path, reference: Path, request: Calibration, directory: Path
+) -> Facts:
+    """Ranges → a graph with even channels, in parity with the reference, and its ranges.
+
+    Where nothing is worth it there are no files, and ``pairs`` is empty.
+    """
+    model = ir.load(simplified)
+    pairs = equalize(model, load_ranges(ranges))
+    facts: Facts = {"pairs": [asdict(pair) for pair in pairs]}
+    if pairs:
+        save(ir.to_proto(model), directory / EQUALIZED)
+        del model
+        parity = fp32_parity(
+            directory / EQUALIZED, reference, request.target.provider, "equalization"
+        )
+        calibrated = calibrate_stage(directory / EQUALIZED, request, directory)
+        facts |= {"parity": parity, "ranges": calibrated["ranges"]}
+    return facts
+
+
+def quantize_stage(
+    graphs: Mapping[bool, tuple[Path, Path]],
+    calibration: Mapping[str, Any],
+    reference: Path,
+    request: Calibration,
+    choice: tuple[Method, tuple[str, ...], float | None],
+    directory: Path,
+) -> Facts:
+    """Ranges → thresholds → scales → Q/DQ, compared with the reference.
+
+    Args:
+        graphs: the simplified graph (False) and the equalized one (True), each with its ranges.
+        calibration: what ``calibrate_stage`` found.
+        choice: the method, the repairs and the largest drop that were asked for.
+    """
+    method, repairs, max_drop = choice
+    trials = Trials(
+        {each: Graph(model, load_ranges(ranges)) for each, (model, ranges) in graphs.items()},
+        request.held_out,
+        request.preprocess,
+        request.placement,
+        directory,
+        request.report,
+    )
+    recipe = trials.best(method, repairs)
+    ranking = trials.sensitivities(recipe)
+    names = [each.node for each in ranking]
+    spent = keep_within(max_drop, trials, recipe, names, reference) if max_drop else None
+    recipe = recipe if spent is None else spent.recipe
+    decided, precisions = trials.build(recipe, directory / QUANTIZED)
+    facts = {
+        **described(trials.done, recipe),
+        "held_out": {"images": len(request.held_out), "set": request.held_out.description},
+        "budget": spent and spent.to_dict(),
+    }
+    thresholds = {name: each.value for name, each in decided.thresholds.items()}
+    layers = [
+        {
+            "layer": each.node.rpartition("/")[0] or each.node,
+            "operator": each.operator,
+            "sqnr_db": each.sqnr_db,
+            "precision": precisions[each.node],
+        }
+        for each in ranking
+    ]
+    written = {**facts, "layers": layers, "thresholds": thresholds, **calibration}
+    (directory / CALIBRATION).write_bytes(json_bytes(written))
+    parity = compare_with_reference(directory / QUANTIZED, reference, request.target.provider)
+    require_signal(parity, "INT8")
+    return {
+        "precisions": precisions,
+        "counts": dict(Counter(precisions.values())),
+        "parity": parity.to_dict(),
+        "choice": facts,
+        **graph_facts(ir.to_proto(ir.load(directory / QUANTIZED))),
+    }
+
+
+def _tensors_to_observe(model: ir.Model, request: Calibration) -> tuple[str, ...]:
+    if any(node.op_type in ("QuantizeLinear", "QLinearConv") for node in model.graph):
+        raise UnsupportedError(
+            "E0684",
+            "the model is quantized already",
+            why="quantizing what is quantized loses twice",
+            hint="give the FP32 model, or build this one as it is with --fp32",
+        )
+    sources = scale_sources(model.graph, request.placement).values()
+    tensors = tuple(dict.fromkeys(name for group in sources for name in group))
+    if not tensors:
+        raise UnsupportedError(
+            "E0682",
+            "the net has no operator that runs in INT8",
+            where=f"target {request.target.name}",
+            hint="build it with --fp32",
+        )
+    return tensors
+
+
+def _observed(model: ir.Model, tensors: tuple[str, ...], directory: Path) -> OrtSession:
+    """A session that gives the named tensors too. Its file is not kept.
+
+    One thread each: several batches go through at once, which keeps cores busier than several
+    threads at one batch do, and the numbers do not depend on how many cores there are.
+    """
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    known = {value.name for value in model.graph.outputs}
+    model.graph.outputs.extend(
+        values[name] for name in tensors if name in values and name not in known
+    )
+    path = directory / "observed.onnx"
+    save(ir.to_proto(model), path)
+    try:
+        return OrtSession(path, threads=1)
+    finally:
+        path.unlink()
+
+
+def _batch_size(preprocess: Preprocess) -> int:
+    """Small images go through in larger batches, at about the memory of one at 224×224."""
+    height, width = preprocess.crop
+    return max(1, min(32, 224 * 224 // (height * width)))
