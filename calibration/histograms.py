@@ -87,13 +87,14 @@ class TensorRange:
         return max(abs(self.minimum), abs(self.maximum))
 
     def merge(self, other: TensorRange) -> TensorRange:
-        """What both saw together."""
-        both = self.channels is not None and other.channels is not None
+        """What both saw together; of channels nothing where they are not as many."""
+        mine, others = self.channels, other.channels
+        same = mine is not None and others is not None and len(mine.total) == len(others.total)
         return TensorRange(
             min(self.minimum, other.minimum),
             max(self.maximum, other.maximum),
             _sum(self.counts, other.counts),
-            self.channels.merge(other.channels) if both else None,  # type: ignore[union-attr, arg-type]
+            mine.merge(others) if same and mine and others else None,
         )
 
 

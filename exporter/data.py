@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
-from convexport.benchmarks.statistics import images_needed
+from convexport.benchmarks.statistics import images_needed, proportion
 from convexport.calibration.digits import digits
 from convexport.calibration.images import ImageSet, folder, overlap
 from convexport.calibration.photographs import photographs
@@ -58,8 +58,17 @@ def choose_images(source: Source, options: BuildOptions) -> Images:
 
     Raises:
         InputError: the folder is missing, empty or holds no images.
+        UsageError: E0287, so few images cannot show so small a drop as ``max_drop``.
     """
     _require_memory(source, options)
+    images = _chosen(source, options)
+    if options.max_drop is not None and images.held_out is not None:
+        counted = images.held_out if images.evaluation is None else images.evaluation
+        _require_provable(options.max_drop, len(counted))
+    return images
+
+
+def _chosen(source: Source, options: BuildOptions) -> Images:
     calibrated = options.precision == "int8"
     # What a new classifier answers has nothing to do with digits.
     digital = source.weights["kind"] == "digits" and "classifier" not in source.weights
@@ -110,6 +119,18 @@ def _require_memory(source: Source, options: BuildOptions) -> None:
             f"the images need {needed / 1e9:.1f} GB, the machine has {available / 1e9:.1f} GB",
             where=f"{options.parity_images} images {'x'.join(map(str, source.shape))}",
             hint="give fewer --parity-images, or a smaller --input-shape",
+        )
+
+
+def _require_provable(max_drop: float, images: int) -> None:
+    least = proportion(0, images).high
+    if least > max_drop:
+        raise UsageError(
+            "E0287",
+            f"{images} images cannot show a drop below {least:.2%}",
+            where=f"--max-drop {max_drop:.2%}",
+            why="without any change the 95 % interval still reaches so far",
+            hint=f"allow more, or give at least {images_needed(max_drop)} images",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from convexport.benchmarks.verify import LOW_SQNR_DB
 from convexport.exporter.artifacts import CALIBRATION
 from convexport.exporter.console import line, table
 from convexport.runtime.bundle import read_manifest, verify_files
-from convexport.runtime.errors import UnsupportedError
-from convexport.runtime.files import read_json
+from convexport.runtime.errors import UnsupportedError, UsageError
+from convexport.runtime.files import read_json, write_atomically
 from convexport.runtime.optional import require
 
 # A bar of the terminal stands for that much noise at its full width of that many characters.
+_PLOTS = ("svg", "png", "pdf")
 _NOISIEST_DB, _CLEANEST_DB, _WIDTH = 0.0, 60.0, 24
 
 
@@ -82,8 +84,13 @@ def plot(facts: Mapping[str, Any], path: Path) -> None:
 
     Raises:
         MachineError: E0401, matplotlib is not installed.
-        UsageError: E0288, matplotlib writes no such file.
+        UsageError: E0288, the name does not end as a plot's does.
+        StorageError: it cannot be written.
     """
+    kind = path.suffix[1:].lower()
+    if kind not in _PLOTS:
+        hint = f"end the name with .{' or .'.join(_PLOTS)}"
+        raise UsageError("E0288", f"there is no plot of the kind {path.suffix!r}", hint=hint)
     figures = require("matplotlib.figure", extra="report", purpose="a plot")
     layers = facts["layers"]
     figure = figures.Figure(figsize=(9, 1.2 + 0.18 * len(layers)), layout="constrained")
@@ -96,7 +103,9 @@ def plot(facts: Mapping[str, Any], path: Path) -> None:
     axes.margins(y=0.01)
     axes.set_xlabel("own signal to noise in dB (blue: INT8, orange: kept in floats)")
     axes.set_title(f"{facts['bundle']}, {facts['held_out']['images']} images")
-    figure.savefig(path)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    write_atomically(path, drawn.getvalue())
 
 
 def _advice(facts: Mapping[str, Any]) -> Iterator[str]:
