@@ -121,9 +121,12 @@ def _centred(graph: ir.Graph, value: ir.Value, name: str) -> ir.Value:
     if value.shape is None or isinstance(value.shape[0], int):
         return value  # of one image, a classifier's mean would be the signal itself
     over = np.array([axis for axis in range(len(value.shape)) if axis != 1], np.int64)
-    axes = _constant(graph, f"{name}.twin.axes", over)
-    mean = _added(graph, ir.node("ReduceMean", [value, axes]), f"{name}.mean")
-    return _added(graph, ir.node("Sub", [value, mean]), f"{name}.centred")
+    if graph.opset_imports.get("", 0) < 18:  # where axes are no input yet
+        mean = ir.node("ReduceMean", [value], {"axes": over.tolist()})
+    else:
+        mean = ir.node("ReduceMean", [value, _constant(graph, f"{name}.twin.axes", over)])
+    _added(graph, mean, f"{name}.mean")
+    return _added(graph, ir.node("Sub", [value, mean.outputs[0]]), f"{name}.centred")
 
 
 def _sum_of_squares(graph: ir.Graph, value: ir.Value, name: str) -> None:

@@ -139,12 +139,12 @@ def _with_held_out(
 ) -> tuple[ImageSet, ImageSet]:
     """The calibration set and the held-out one: unused images of the pool, or else a fifth of it.
 
-    Of a handful of images none can be spared: then both are the same set.
+    Of few images none can be spared: then both are the same set.
     """
     unused = _unused(pool, (calibration, *others), wanted)
     if unused is not None and len(unused) >= min(_FEWEST, wanted):
         return calibration, unused
-    if len(calibration) < 2 * _FEWEST:
+    if len(calibration) < 5 * _TRIED_ON:
         return calibration, calibration
     fifth, rest = calibration.items[4::5], [*calibration.items]
     del rest[4::5]

@@ -27,13 +27,13 @@ def diagnose(bundle: Path) -> dict[str, Any]:
 
     Raises:
         InputError: it is no bundle, or it is damaged.
-        UnsupportedError: E0686, it is not INT8.
+        UnsupportedError: E0687, it is not INT8.
     """
     manifest = read_manifest(bundle)
     verify_files(bundle, manifest)
     if CALIBRATION not in manifest.files:
         raise UnsupportedError(
-            "E0686",
+            "E0687",
             f"{bundle} is {manifest.data['precision']}: nothing in it is quantized",
             hint="diagnose a bundle that was built with --int8",
         )

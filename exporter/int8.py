@@ -19,6 +19,7 @@ from convexport.calibration.images import ImageSet
 from convexport.calibration.placement import Placement, scale_sources
 from convexport.calibration.ranges_file import load_ranges, save_ranges
 from convexport.calibration.repair import equalize
+from convexport.calibration.sensitivity import Sensitivity
 from convexport.calibration.thresholds import Method
 from convexport.exporter.artifacts import CALIBRATION, EQUALIZED, QUANTIZED, RANGES
 from convexport.exporter.budget import keep_within
@@ -37,6 +38,9 @@ from convexport.runtime.errors import UnsupportedError
 from convexport.runtime.files import json_bytes
 from convexport.runtime.ort_session import OrtSession
 from convexport.runtime.specs import Preprocess
+
+# The simplified graph (False) and the equalized one (True), each with its ranges.
+Graphs = Mapping[bool, tuple[Path, Path]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,11 @@ class Calibration:
         """The target's rules."""
         found: Placement = getattr(placements, self.target.placement)
         return found
+
+    def trials(self, graphs: Graphs, scratch: Path) -> Trials:
+        """Where recipes are tried on the held-out images."""
+        loaded = {each: Graph(model, load_ranges(seen)) for each, (model, seen) in graphs.items()}
+        return Trials(loaded, self.held_out, self.preprocess, self.placement, scratch, self.report)
 
 
 def calibrate_stage(simplified: Path, request: Calibration, directory: Path) -> Facts:
@@ -121,7 +130,7 @@ def equalize_stage(
 
 
 def quantize_stage(
-    graphs: Mapping[bool, tuple[Path, Path]],
+    graphs: Graphs,
     calibration: Mapping[str, Any],
     reference: Path,
     request: Calibration,
@@ -131,41 +140,29 @@ def quantize_stage(
     """Ranges → thresholds → scales → Q/DQ, compared with the reference.
 
     Args:
-        graphs: the simplified graph (False) and the equalized one (True), each with its ranges.
+        graphs: which there are.
         calibration: what ``calibrate_stage`` found.
         choice: the method, the repairs and the largest drop that were asked for.
     """
     method, repairs, max_drop = choice
-    trials = Trials(
-        {each: Graph(model, load_ranges(ranges)) for each, (model, ranges) in graphs.items()},
-        request.held_out,
-        request.preprocess,
-        request.placement,
-        directory,
-        request.report,
-    )
+    trials = request.trials(graphs, directory)
     recipe = trials.best(method, repairs)
     ranking = trials.sensitivities(recipe)
     names = [each.node for each in ranking]
     spent = keep_within(max_drop, trials, recipe, names, reference) if max_drop else None
     recipe = recipe if spent is None else spent.recipe
     decided, precisions = trials.build(recipe, directory / QUANTIZED)
-    facts = {
+    choice_made = {
         **described(trials.done, recipe),
         "held_out": {"images": len(request.held_out), "set": request.held_out.description},
         "budget": spent and spent.to_dict(),
     }
-    thresholds = {name: each.value for name, each in decided.thresholds.items()}
-    layers = [
-        {
-            "layer": each.node.rpartition("/")[0] or each.node,
-            "operator": each.operator,
-            "sqnr_db": each.sqnr_db,
-            "precision": precisions[each.node],
-        }
-        for each in ranking
-    ]
-    written = {**facts, "layers": layers, "thresholds": thresholds, **calibration}
+    written = {
+        **choice_made,
+        "layers": [_layer(each, precisions) for each in ranking],
+        "thresholds": {name: each.value for name, each in decided.thresholds.items()},
+        **calibration,
+    }
     (directory / CALIBRATION).write_bytes(json_bytes(written))
     parity = compare_with_reference(directory / QUANTIZED, reference, request.target.provider)
     require_signal(parity, "INT8")
@@ -173,8 +170,17 @@ def quantize_stage(
         "precisions": precisions,
         "counts": dict(Counter(precisions.values())),
         "parity": parity.to_dict(),
-        "choice": facts,
+        "choice": choice_made,
         **graph_facts(ir.to_proto(ir.load(directory / QUANTIZED))),
+    }
+
+
+def _layer(each: Sensitivity, precisions: Mapping[str, str]) -> Facts:
+    return {
+        "layer": each.node.rpartition("/")[0] or each.node,
+        "operator": each.operator,
+        "sqnr_db": each.sqnr_db,
+        "precision": precisions[each.node],
     }
 
 

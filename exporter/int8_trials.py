@@ -163,7 +163,10 @@ class Trials:
 
     def _batches(self, fixed: int | None, few: bool) -> Iterator[tuple[np.ndarray, int]]:
         images = self._few if few else self.images
-        for batch in images.batches(self.preprocess, fixed or DEFAULT_BATCH, on_bad="skip"):
+        size = fixed or DEFAULT_BATCH
+        # How many may be bad was decided when the ranges were set.
+        reader = images.batches(self.preprocess, size, on_bad="skip", max_bad_fraction=1)
+        for batch in reader:
             yield filled(batch.array, fixed), len(batch.array)
 
 

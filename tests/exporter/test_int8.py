@@ -159,7 +159,7 @@ def test_there_is_nothing_to_diagnose_in_floats(
 ) -> None:
     assert invoke("build", "lenet5", "--weights", "random", *quick, "-o", "plain").code == 0
     done = invoke("diagnose", "plain")
-    assert done.failed_with(6) and "E0686" in done.err
+    assert done.failed_with(6) and "E0687" in done.err
 
 
 @pytest.mark.parametrize("name", ["layers.xyz", "missing/layers.svg"])
