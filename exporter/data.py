@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 
 from convexport.calibration.digits import digits
@@ -29,8 +30,12 @@ class Images:
     parity: ImageSet
     evaluation: ImageSet | None
 
-    def notes(self) -> Iterator[str]:
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
         """What a user must know about the calibration images."""
+        return tuple(self._notes())
+
+    def _notes(self) -> Iterator[str]:
         if self.calibration is None:
             return
         if self.calibration.stand_in:
@@ -38,6 +43,7 @@ class Images:
                 "calibration images are a stand-in (crops of two photographs): "
                 "give your own with --calib DIR"
             )
+        yield from self.calibration.doubts()
         if self.evaluation is not None and (same := overlap(self.calibration, self.evaluation)):
             yield f"{len(same)} calibration images are also evaluation images"
 

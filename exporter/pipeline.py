@@ -70,7 +70,7 @@ def build(
     require_provider(target.provider)
     source = find_source(model, options, events.note)
     images = choose_images(source, options)
-    for note in (*source.notes, *images.notes()):
+    for note in (*source.notes, *images.notes):
         events.note(note)
     output = options.output or Path(f"{source.name}-{options.precision}-{target.name}")
     key = stage_key("bundle", _request(source, images, target, options))
@@ -104,7 +104,7 @@ class _Build:
             model = done[-1].directory / QUANTIZED
         done += self._measure(model, fp32, reference)
         facts = {result.name: dict(result.facts) for result in done}
-        notes = [*self.source.notes, *self.images.notes()]
+        notes = [*self.source.notes, *self.images.notes]
         notes += [note for result in done for note in notes_of(result)]
         parts = Parts(
             model=model,
@@ -173,13 +173,16 @@ class _Build:
                 images,
                 self.source.preprocess,
                 self.target,
+                notes,
                 out,
                 self.events.advance,
             )
 
+        notes = list(self.images.notes)
         inputs = {
             "from": simplified.key,
             "images": images.fingerprint(),
+            "notes": notes,
             "target": asdict(self.target),
         }
         return self._stage("calibrate", inputs, produce)

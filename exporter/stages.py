@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ from convexport.benchmarks.parity import Parity, compare, require_parity
 from convexport.benchmarks.verify import LIMITS, require_signal
 from convexport.calibration import placement as placements
 from convexport.calibration.collect import TensorRange, collect, summary
+from convexport.calibration.guards import census_of_weights
 from convexport.calibration.images import ImageSet
+from convexport.calibration.input_range import InputTally, input_doubts
 from convexport.calibration.placement import Placement, scale_sources
 from convexport.calibration.qdq import insert_qdq, scale_of
 from convexport.calibration.thresholds import Method, thresholds
@@ -102,12 +104,14 @@ def calibrate_stage(
     images: ImageSet,
     preprocess: Preprocess,
     target: Target,
+    notes: Sequence[str],
     directory: Path,
     progress: Progress,
 ) -> Facts:
     """Images → ranges of every tensor that the target's placement quantizes."""
     model = ir.load(simplified)
     tensors = _tensors_to_observe(model, target)
+    weights, tally = census_of_weights(model.graph), InputTally()
     runner = _observed(model, tensors, directory)
     fixed = fixed_batch(runner)
     reader = images.batches(preprocess, fixed or _batch_size(preprocess), on_bad="skip")
@@ -118,16 +122,20 @@ def calibrate_stage(
         done += count
         progress(done, len(images))
 
-    batches = (filled(batch.array, fixed) for batch in reader)
+    batches = (filled(tally.add(batch.array), fixed) for batch in reader)
     ranges = collect(runner, batches, tensors, progress=advance)
     _save_ranges(directory / RANGES, ranges)
-    report = reader.report()
+    report, seen = reader.report(), tally.seen()
+    doubts = (*report.doubts(), *input_doubts(seen, preprocess), *weights.doubts())
     return {
         "images": report.read,
         "set": images.description,
         "stand_in": images.stand_in,
         "fingerprint": report.fingerprint,
-        "doubts": list(report.doubts()),
+        "notes": list(notes),
+        "doubts": list(doubts),
+        "input": seen.to_dict(),
+        "weights": weights.to_dict(),
         "skipped": [list(each) for each in report.skipped],
         "duplicates": len(report.duplicates),
         "image_notes": dict(report.notes),

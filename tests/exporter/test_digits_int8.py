@@ -1,4 +1,4 @@
-"""What INT8, as it is by default, costs the nets that read digits: on all images of the test split."""
+"""What INT8, as it is by default, costs the nets that read digits, on the whole test split."""
 
 from __future__ import annotations
 
