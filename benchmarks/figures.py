@@ -25,7 +25,7 @@ from convexport.benchmarks.host import describe_host
 _RUNS = 11
 CLI = (sys.executable, "-m", "convexport")
 _LARGEST = ("vgg19", "efficientnet_b7", "resnet1202_cifar")
-_DIGITS = ("lenet5", "resnet20_cifar", "mobilenet_v1_025")
+_DIGITS = ("lenet5", "resnet20_cifar", "mobilenet_v1_025", "mobilenet_v3_small_050")
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ _RECIPES = {
     "lenet5": Recipe(epochs=60, rate=0.003),
     "resnet20_cifar": Recipe(epochs=8, rate=0.01),
     "mobilenet_v1_025": Recipe(epochs=80, rate=0.02),
+    "mobilenet_v3_small_050": Recipe(epochs=80, rate=0.01),
 }
 
 

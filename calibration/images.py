@@ -59,6 +59,14 @@ class ImageSet:
         picked = (index * len(self) // count for index in range(count))
         return replace(self, items=tuple(self.items[index] for index in picked))
 
+    def doubts(self) -> tuple[str, ...]:
+        """Why the set may not stand for all that the net will see."""
+        seen = {item.label for item in self.items}
+        if len(self.class_names) < 2 or len(seen) > 1:
+            return ()
+        name = self.class_names[self.items[0].label or 0]
+        return (f"all {len(self)} images are of one of {len(self.class_names)} classes, {name!r}",)
+
     def fingerprint(self) -> str:
         """The SHA-256 over the images' content hashes in order, in hex.
 

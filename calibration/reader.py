@@ -103,7 +103,7 @@ class ReadReport:
         """Why ranges from these images deserve less trust, one sentence each."""
         constant = self.notes.get(_CONSTANT, 0)
         found = (
-            (self.distinct < _FEW, f"only {self.distinct} different images, fewer than {_FEW}"),
+            (self.distinct < _FEW, _few(self.distinct)),
             (self.duplicates, f"{len(self.duplicates)} of {self.read} images repeat another one"),
             (self.skipped, f"{len(self.skipped)} of {self.images} images were skipped"),
             (constant, f"{constant} of {self.read} images are of one colour"),
@@ -255,6 +255,10 @@ def positive(count: int, what: str) -> int:
     if count < 1:
         raise UsageError("E0240", f"{what} must be at least 1, not {count}")
     return count
+
+
+def _few(count: int) -> str:
+    return f"only {count} different images, fewer than {_FEW}: large values are rare, and missed"
 
 
 def _shown(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 
 from convexport.benchmarks.statistics import images_needed, proportion
@@ -35,8 +36,12 @@ class Images:
     parity: ImageSet
     evaluation: ImageSet | None
 
-    def notes(self) -> Iterator[str]:
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
         """What a user must know about the calibration images."""
+        return tuple(self._notes())
+
+    def _notes(self) -> Iterator[str]:
         if self.calibration is None:
             return
         if self.calibration.stand_in:
@@ -46,6 +51,7 @@ class Images:
             )
         if self.held_out is self.calibration:
             yield "too few images to hold some out: INT8 was chosen on those that set its ranges"
+        yield from self.calibration.doubts()
         if self.evaluation is not None and (same := overlap(self.calibration, self.evaluation)):
             yield f"{len(same)} calibration images are also evaluation images"
 

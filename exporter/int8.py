@@ -15,7 +15,9 @@ import onnx_ir as ir
 from convexport.benchmarks.verify import require_signal
 from convexport.calibration import placement as placements
 from convexport.calibration.collect import collect, summary
+from convexport.calibration.guards import census_of_activations, census_of_weights
 from convexport.calibration.images import ImageSet
+from convexport.calibration.input_range import InputTally, input_doubts
 from convexport.calibration.placement import Placement, scale_sources
 from convexport.calibration.ranges_file import load_ranges, save_ranges
 from convexport.calibration.repair import equalize
@@ -50,6 +52,7 @@ class Calibration:
     Attributes:
         images: set the ranges.
         held_out: on these recipes are tried.
+        notes: what a user must know about the images.
         progress: told images done and images in all.
         report: told what is being tried.
     """
@@ -58,6 +61,7 @@ class Calibration:
     held_out: ImageSet
     preprocess: Preprocess
     target: Target
+    notes: tuple[str, ...]
     progress: Progress
     report: Callable[[str], None]
 
@@ -77,6 +81,7 @@ def calibrate_stage(simplified: Path, request: Calibration, directory: Path) -> 
     """Images → ranges of every tensor that the target's placement quantizes."""
     model = ir.load(simplified)
     tensors = _tensors_to_observe(model, request)
+    weights, tally = census_of_weights(model.graph), InputTally()
     runner = _observed(model, tensors, directory)
     del model
     fixed = fixed_batch(runner)
@@ -89,17 +94,23 @@ def calibrate_stage(simplified: Path, request: Calibration, directory: Path) -> 
         done += count
         request.progress(done, len(request.images))
 
-    batches = (filled(batch.array, fixed) for batch in reader)
+    batches = (filled(tally.add(batch.array), fixed) for batch in reader)
     workers = len(os.sched_getaffinity(0))
     ranges = collect(runner, batches, tensors, workers=workers, progress=advance)
     save_ranges(directory / RANGES, ranges)
-    report = reader.report()
+    report, seen = reader.report(), tally.seen()
+    activations = census_of_activations({name: each.channels for name, each in ranges.items()})
+    doubts = (*report.doubts(), *input_doubts(seen, request.preprocess))
     return {
         "images": report.read,
         "set": request.images.description,
         "stand_in": request.images.stand_in,
         "fingerprint": report.fingerprint,
-        "doubts": list(report.doubts()),
+        "notes": list(request.notes),
+        "doubts": [*doubts, *activations.doubts(), *weights.doubts()],
+        "input": seen.to_dict(),
+        "activations": activations.to_dict(),
+        "weights": weights.to_dict(),
         "skipped": [list(each) for each in report.skipped],
         "duplicates": len(report.duplicates),
         "image_notes": dict(report.notes),

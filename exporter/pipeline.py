@@ -76,7 +76,7 @@ def build(
     require_provider(target.provider)
     source = find_source(model, options, events.note)
     images = choose_images(source, options)
-    for note in (*source.notes, *images.notes()):
+    for note in (*source.notes, *images.notes):
         events.note(note)
     output = options.output or Path(f"{source.name}-{options.precision}-{target.name}")
     key = stage_key("bundle", _request(source, images, target, options))
@@ -109,7 +109,7 @@ class _Build:
             model = done[-1].directory / QUANTIZED
         done += self._measure(model, fp32, reference)
         facts = {result.name: dict(result.facts) for result in done}
-        notes = [*self.source.notes, *self.images.notes()]
+        notes = [*self.source.notes, *self.images.notes]
         notes += [note for result in done for note in notes_of(result)]
         parts = Parts(
             model=model,
@@ -188,6 +188,7 @@ class _Build:
             held_out=self.images.held_out,  # type: ignore[arg-type]
             preprocess=self.source.preprocess,
             target=self.target,
+            notes=self.images.notes,
             progress=self.events.advance,
             report=self.events.detail,
         )
@@ -202,6 +203,7 @@ class _Build:
         inputs = {
             "from": simplified.key,
             "images": images and images.fingerprint(),
+            "notes": self.images.notes,
             "target": asdict(self.target),
         }
         return self._stage("calibrate", inputs, produce)

@@ -27,6 +27,10 @@ _DTYPES = {
 # Where the same file must give the same numbers: TF32 would cut FP32 products to 10 bits.
 _PROVIDER_OPTIONS: Dict[str, Dict[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 
+# What ONNX Runtime says when a node found no place but the CPU: a provider whose libraries are
+# missing is listed as available and takes none.
+_NO_FALLBACK = "fallback to CPU EP has been explicitly disabled"
+
 
 class OrtSession:
     """A model loaded into ONNX Runtime on one provider, without silent fallback.
@@ -42,7 +46,8 @@ class OrtSession:
         spin: whether idle threads spin between runs: faster alone, slower among others.
 
     Raises:
-        MachineError: E0401 or E0402, ONNX Runtime or the provider is not there.
+        MachineError: E0401 or E0402, ONNX Runtime or the provider is not there, or the provider
+            would leave a part of the model to the CPU.
         InputError: E0303, ONNX Runtime cannot load the file.
     """
 
@@ -72,6 +77,8 @@ class OrtSession:
         try:
             self._session = ort.InferenceSession(str(model), options, providers=providers)
         except Exception as error:  # ONNX Runtime raises classes of its own for each status
+            if _NO_FALLBACK in str(error):
+                raise _missing_provider(provider, ort.get_available_providers()) from error
             raise InputError(
                 "E0303",
                 "ONNX Runtime cannot load the model",
@@ -130,7 +137,7 @@ def _onnxruntime(purpose: str) -> Any:
 def _missing_provider(provider: str, available: Sequence[str]) -> MachineError:
     return MachineError(
         "E0402",
-        f"ONNX Runtime has no working {provider} here",
+        f"ONNX Runtime has no {provider} here that works and takes the whole model",
         where=f"available: {', '.join(available)}",
         why="running on another provider would give other numbers under this one's name",
         hint="convexport doctor tells what this machine can run",

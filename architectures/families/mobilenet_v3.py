@@ -66,32 +66,36 @@ class MobileNetV3Config:
     Attributes:
         blocks: the rows ``bneck`` of Table 1 or 2.
         hidden: units of the layer before the classifier.
+        width: the multiplier of sec. 6.1.1; every number of maps and units is scaled by it.
     """
 
     blocks: tuple[Row, ...]
     hidden: int
+    width: float = 1.0
 
     def module(self, num_classes: int, shape: Shape) -> nn.Module:
         """The net, initialised for rectifiers."""
         swish = partial(conv_norm, norm=SLOW_NORM, activation=nn.Hardswish)
-        channels = 16
+        channels = make_divisible(16 * self.width)
         features: list[nn.Module] = [swish(shape[0], channels, 3, 2)]
         for row in self.blocks:
-            block = _block(channels, row)
+            block = _block(channels, row, self.width)
             features.append(InvertedResidual(block))
             channels = block.out_channels
         features.append(swish(channels, 6 * channels, 1))
+        hidden = make_divisible(self.hidden * self.width)
         classifier = [
-            nn.Linear(6 * channels, self.hidden),
+            nn.Linear(6 * channels, hidden),
             nn.Hardswish(),
             nn.Dropout(0.2),
-            nn.Linear(self.hidden, num_classes),
+            nn.Linear(hidden, num_classes),
         ]
         return InvertedResidualNet(features, classifier)
 
 
-def _block(in_channels: int, row: Row) -> BlockConfig:
-    kernel, expanded, out_channels, squeezes, activation, stride = row
+def _block(in_channels: int, row: Row, width: float) -> BlockConfig:
+    kernel, inner, outer, squeezes, activation, stride = row
+    expanded, out_channels = (make_divisible(maps * width) for maps in (inner, outer))
     return BlockConfig(
         in_channels=in_channels,
         expanded=expanded,
@@ -115,12 +119,18 @@ def _row(name: str, net: MobileNetV3Config, counts: Counts) -> Variant:
         paper=Paper(2019, "Searching for MobileNetV3", "https://arxiv.org/abs/1905.02244"),
         net=net,
         counts=counts,
-        layout=f"torchvision:{name}",
+        layout=f"torchvision:{name}" if net.width == 1.0 else "",
         notes="BN eps 1e-3; the paper's 1x1 convolutions behind the pooling are linear layers",
+        digits=net.width == 0.5,
     )
 
 
 VARIANTS = (
     _row("mobilenet_v3_large", MobileNetV3Config(_LARGE, 1280), Counts(5_483_032, 216_589_760, 64)),
     _row("mobilenet_v3_small", MobileNetV3Config(_SMALL, 1024), Counts(2_542_856, 56_510_400, 54)),
+    _row(
+        "mobilenet_v3_small_050",
+        MobileNetV3Config(_SMALL, 1024, 0.5),
+        Counts(917_264, 18_970_736, 54),
+    ),
 )

@@ -3,8 +3,9 @@
 Parameters and multiply-adds of rows with a layout are those of the real modules of torchvision
 0.29, timm 1.0.31 and pretrainedmodels 0.7.4 on the meta device; the others are from an independent
 implementation, of which ZFNet, NiN, BN-Inception, the nets for CIFAR and the narrow MobileNets
-agree with pytorchcv 0.0.74. The year is that of the paper that a row names; the tests compare
-with the torchvision and timm that are installed.
+agree with pytorchcv 0.0.74, and the narrow MobileNet v3 with torchvision's of that width. The year
+is that of the paper that a row names; the tests compare with the torchvision and timm that are
+installed.
 """
 
 from __future__ import annotations

@@ -69,6 +69,36 @@ def test_shapes_of_mobilenet_v3_are_those_of_the_papers_tables(name: str, rows: 
     assert [f"{side}x{maps}" for maps, side, _ in stages(name)] == rows.split()
 
 
+# Table 2: kernel, expanded maps, maps out, squeeze-and-excitation.
+SMALL = """
+3 16 16 1 | 3 72 24 0 | 3 88 24 0 | 5 96 40 1 | 5 240 40 1 | 5 240 40 1
+5 120 48 1 | 5 144 48 1 | 5 288 96 1 | 5 576 96 1 | 5 576 96 1"""
+
+
+@pytest.mark.parametrize(("name", "width"), [("_small", 1.0), ("_small_050", 0.5)])
+def test_parameters_of_mobilenet_v3_by_hand(name: str, width: float) -> None:
+    """Convolutions without a bias, two numbers of BN for each map, linear layers with a bias."""
+
+    def maps(number: float) -> int:
+        near = max(8, math.floor(number / 8 + 0.5) * 8)
+        return near + 8 * (near < 0.9 * number)
+
+    channels = maps(16 * width)
+    total = 3 * 9 * channels + 2 * channels
+    for row in SMALL.replace("\n", " | ").strip(" |").split(" | "):
+        kernel, *both, excited = map(int, row.split())
+        inner, outer = (maps(number * width) for number in both)
+        if inner != channels:
+            total += channels * inner + 2 * inner
+        total += kernel**2 * inner + 2 * inner + inner * outer + 2 * outer
+        squeezed = maps(inner / 4)
+        total += excited * (2 * inner * squeezed + squeezed + inner)
+        channels = outer
+    last, hidden = 6 * channels, maps(1024 * width)
+    total += channels * last + 2 * last + last * hidden + hidden + hidden * 1000 + 1000
+    assert total == find(f"mobilenet_v3{name}").counts.params
+
+
 def test_shapes_of_efficientnet_b0_are_those_of_the_papers_table_1() -> None:
     assert stages("efficientnet_b0") == [
         (32, 112, 112),

@@ -62,6 +62,18 @@ def test_public_nets_load_strictly_and_compute_the_same(
         check_close(ours.eval()(images), reference(images))
 
 
+def test_the_narrow_mobilenet_v3_is_torchvisions_of_that_width(torchvision: Any) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        reference = with_statistics(torchvision.mobilenet_v3_small(width_mult=0.5))
+        images = torch.randn(2, 3, *SIZE)
+    with torch.device("meta"):
+        ours = create("mobilenet_v3_small_050")
+    ours.load_state_dict(reference.state_dict(), strict=True, assign=True)
+    with torch.no_grad():
+        check_close(ours.eval()(images), reference(images))
+
+
 @pytest.mark.parametrize("name", published_by("torchvision"))
 def test_published_weights_are_those_of_torchvision(name: str, torchvision: Any) -> None:
     variant, ours = find(name), find(name).published[0]

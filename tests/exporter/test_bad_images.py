@@ -156,7 +156,7 @@ def test_calibrating_on_the_test_set_is_said(home: Path) -> None:
         image.save(home / f"images/{index:02d}.png")
     options = BuildOptions(precision="int8", weights="digits", offline=True, calib=home / "images")
     source = find_source("lenet5", options, lambda text: None)
-    notes = list(choose_images(source, options).notes())
+    notes = choose_images(source, options).notes
     assert "20 calibration images are also evaluation images" in notes
 
 

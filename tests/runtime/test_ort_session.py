@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import parser
 
@@ -95,6 +96,38 @@ def test_a_provider_is_never_replaced_by_another(model: Path, provider: str) -> 
         pytest.skip(f"this machine has {provider}")
     with pytest.raises(MachineError) as error:
         OrtSession(model, provider=provider)
+    assert error.value.code == "E0402" and "CPUExecutionProvider" in error.value.where
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_is_listed_and_does_not_work_is_never_replaced(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where onnxruntime-gpu is installed and CUDA's libraries are not."""
+    if "CUDAExecutionProvider" in providers():
+        pytest.skip("this machine has CUDA")
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    plain = onnxruntime.InferenceSession(str(model), providers=listed[:1])
+    assert plain.get_providers() == ["CPUExecutionProvider"], "ONNX Runtime alone would replace it"
+    with pytest.raises(MachineError) as error:
+        OrtSession(model, provider="CUDAExecutionProvider")
+    assert error.value.code == "E0402"
+
+
+def test_a_session_that_ended_up_on_another_provider_is_refused(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OnTheCpu:
+        def __init__(self, *arguments: object, **options: object) -> None: ...
+
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", OnTheCpu)
+    with pytest.raises(MachineError) as error:
+        OrtSession(model, provider="CUDAExecutionProvider")
     assert error.value.code == "E0402" and "CPUExecutionProvider" in error.value.where
 
 
