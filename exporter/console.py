@@ -37,6 +37,11 @@ class ConsoleEvents(Events):
         self._bar: Progress | None = None
         self._status: Status | None = None
 
+    def begin(self, what: str) -> None:
+        """Its name on a line of its own."""
+        self.close()
+        self._console.print(line(f"  {what}", style="bold"))
+
     def start(self, stage: str) -> None:
         """Remember its name for the bar."""
         self._stage = stage
@@ -117,18 +122,31 @@ def stage_line(name: str, facts: Mapping[str, Any]) -> str:
     if name == "calibrate":
         return f"{len(facts['ranges'])} tensors from {facts['images']} images"
     if name == "quantize":
-        parity = facts["parity"]
-        top1 = parity["top1"]
-        return (
-            f"{facts['counts'].get('int8', 0)} nodes placed in INT8, {parity['sqnr_db']:.1f} dB, "
-            f"top-1 agreement {top1['k']}/{top1['n']}"
-        )
+        return f"{facts['counts'].get('int8', 0)} nodes placed in INT8, {fidelity(facts['parity'])}"
+    if name == "target":
+        return target_line(facts["parity"])
     if name == "accuracy":
         before, after = facts["reference"], facts["actual"]
         return f"top-1 {before['k']}/{before['n']} → {after['k']}/{after['n']}"
     if name == "latency":
         return ", ".join(_latency(row) for row in facts["subjects"])
     return ""
+
+
+def target_line(parity: Mapping[str, Any]) -> str:
+    """What a target's own runtime made of the graphs."""
+    fp32, artefact = fidelity(parity["fp32"]), parity["artefact"]
+    text = f"{parity['runtime']}: FP32 {fp32}"
+    return f"{text}; {parity['precision'].upper()} {fidelity(artefact)}" if artefact else text
+
+
+def fidelity(parity: Mapping[str, Any]) -> str:
+    """How near to the reference: an FP32 stage's parity, or that of a coarser artefact."""
+    if "sqnr_db" not in parity:
+        return f"parity {max(parity['max_rel'].values()):.1e}"
+    top1, noise = parity["top1"], parity["sqnr_db"]
+    signal = "no difference" if noise is None else f"{noise:.1f} dB"
+    return f"{signal}, top-1 agreement {top1['k']}/{top1['n']}"
 
 
 def _latency(row: Mapping[str, Any]) -> str:

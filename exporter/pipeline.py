@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +28,14 @@ from convexport.exporter.findings import (
     version_of,
     versions,
 )
-from convexport.exporter.options import BuildOptions
+from convexport.exporter.measure import Entrant
+from convexport.exporter.options import BuildOptions, Precision
+from convexport.exporter.results import BuildResult, Made
 from convexport.exporter.source import Source
 from convexport.exporter.sources import find_source
-from convexport.exporter.targets import Target, find_target, require_precision
-from convexport.runtime.bundle import Manifest
+from convexport.exporter.targets import AUTO, Target, find_target, require_precision
 from convexport.runtime.files import read_json
-from convexport.runtime.ort_session import require_provider
-
-
-@dataclass(frozen=True)
-class BuildResult:
-    """A bundle and how it came about.
-
-    Attributes:
-        bundle: its directory.
-        report: what was measured, now or when the bundle was built.
-        stages: in order; empty where the bundle stood there already.
-    """
-
-    bundle: Path
-    manifest: Manifest
-    report: Mapping[str, Any] = field(default_factory=dict)
-    stages: tuple[StageResult, ...] = ()
+from convexport.runtime.sessions import require_runtime
 
 
 def build(
@@ -65,34 +50,55 @@ def build(
         ConvexportError: its class says what kind of thing went wrong; nothing half-written stays.
     """
     options, events = options or BuildOptions(), events or Events()
-    target = find_target(options.target)
-    require_precision(target, options.precision)
-    require_provider(target.provider)
+    if options.target == AUTO:
+        from convexport.exporter.auto import build_auto
+
+        return build_auto(model, options, events)
+    target, precision = find_target(options.target), options.precision or "fp32"
+    require_precision(target, precision)
+    require_runtime(target.runtime, target.provider)
     source = find_source(model, options, events.note)
     images = choose_images(source, options)
     for note in (*source.notes, *images.notes()):
         events.note(note)
-    output = options.output or Path(f"{source.name}-{options.precision}-{target.name}")
-    key = stage_key("bundle", _request(source, images, target, options))
+    output = options.output or Path(f"{source.name}-{precision}-{target.name}")
+    request = common_request(source, images, options)
+    request.update(target=asdict(target), precision=precision, runtime=version_of(target.runtime))
+    key = stage_key("bundle", request)
     manifest = existing_bundle(output, key, force=options.force)
     if manifest is not None:
         return BuildResult(output, manifest, read_json(output / REPORT))
     cache = StageCache(options.cache_dir, options.lock_timeout, events.note)
-    return _Build(source, images, target, options, cache, events).run(output, key)
+    return Build(source, images, target, precision, options, cache, events).run(output, key)
 
 
 @dataclass(frozen=True)
-class _Build:
+class Build:
     """One build's inputs, so that each stage below can be read on its own."""
 
     source: Source
     images: Images
     target: Target
+    precision: Precision
     options: BuildOptions
     cache: StageCache
     events: Events
 
+    @property
+    def graph(self) -> Target:
+        """The target whose graphs the stages make, in common with others that run them."""
+        return find_target(self.target.graph or self.target.name)
+
     def run(self, output: Path, key: str) -> BuildResult:
+        """All stages, and the bundle."""
+        made = self.make()
+        if self.options.bench_seconds:
+            fp32 = Entrant(made.fp32, self.target, "fp32")
+            made = self.latency({"fp32": fp32, self.precision: made.entrant}, made)
+        return self.write(made, output, key)
+
+    def make(self) -> Made:
+        """The stages up to accuracy."""
         reference = self._reference()
         exported = self._export(reference)
         simplified = self._simplify(exported, reference)
@@ -102,21 +108,40 @@ class _Build:
             ranges = self._calibrate(simplified, self.images.calibration)
             done += [ranges, self._quantize(simplified, ranges, reference)]
             model = done[-1].directory / QUANTIZED
-        done += self._measure(model, fp32, reference)
-        facts = {result.name: dict(result.facts) for result in done}
+        entrant = Entrant(model, self.target, self.precision)
+        done += self._check(entrant, fp32, reference)
+        return Made(tuple(done), entrant, fp32)
+
+    def latency(self, entrants: Mapping[str, Entrant], made: Made) -> Made:
+        """The same with latencies, side by side; the first entrant is the baseline."""
+
+        def produce(out: Path) -> Mapping[str, Any]:
+            return measure.latency_stage(entrants, images, seconds, self.events.detail)
+
+        seconds, images = self.options.bench_seconds, made.done[0].directory
+        inputs = {
+            "entrants": {label: entrant.identity() for label, entrant in entrants.items()},
+            "conditions": measure.measuring_conditions(seconds),
+        }
+        latency = self._stage("latency", inputs, produce, fresh=self.options.force)
+        return replace(made, done=(*made.done, latency))
+
+    def write(self, made: Made, output: Path, key: str, **more: Any) -> BuildResult:
+        """The bundle; ``more`` goes into its report."""
+        facts, model = made.facts, made.entrant.model
         notes = [*self.source.notes, *self.images.notes()]
-        notes += [note for result in done for note in notes_of(result)]
+        notes += [note for result in made.done for note in notes_of(result)]
         parts = Parts(
             model=model,
-            reference=fp32,
+            reference=made.fp32,
             calibration=_existing(model.parent / CALIBRATION),
-            sample=np.load(reference.directory / "parity_inputs.npy", mmap_mode="r")[0],
+            sample=np.load(made.done[0].directory / "parity_inputs.npy", mmap_mode="r")[0],
             facts=manifest_facts(facts, notes),
-            report=report_of(facts, done, self.source, notes),
+            report={**report_of(facts, made.done, self.source, notes), **more},
             build_key=key,
         )
-        manifest = write_bundle(output, parts, self.source, self.target, self.options.precision)
-        return BuildResult(output, manifest, parts.report, tuple(done))
+        manifest = write_bundle(output, parts, self.source, self.target, self.precision)
+        return BuildResult(output, manifest, parts.report, made.done)
 
     def _reference(self) -> StageResult:
         def produce(out: Path) -> Mapping[str, Any]:
@@ -137,7 +162,7 @@ class _Build:
         def produce(out: Path) -> Mapping[str, Any]:
             from convexport.exporter.stages import export_stage
 
-            return export_stage(self.source, self.target, reference.directory, metadata, out)
+            return export_stage(self.source, self.graph, reference.directory, metadata, out)
 
         metadata = {
             "name": self.source.name,
@@ -148,7 +173,7 @@ class _Build:
         inputs = {
             "source": self.source.identity,
             "reference": reference.key,
-            "target": asdict(self.target),
+            "target": asdict(self.graph),
             "metadata": metadata,
             "versions": versions(),
         }
@@ -159,7 +184,7 @@ class _Build:
             from convexport.exporter.stages import simplify_stage
 
             return simplify_stage(
-                exported.directory / EXPORTED, reference.directory, self.target, out
+                exported.directory / EXPORTED, reference.directory, self.graph, out
             )
 
         return self._stage("simplify", {"from": exported.key}, produce)
@@ -172,7 +197,7 @@ class _Build:
                 simplified.directory / SIMPLIFIED,
                 images,
                 self.source.preprocess,
-                self.target,
+                self.graph,
                 out,
                 self.events.advance,
             )
@@ -180,7 +205,7 @@ class _Build:
         inputs = {
             "from": simplified.key,
             "images": images.fingerprint(),
-            "target": asdict(self.target),
+            "target": asdict(self.graph),
         }
         return self._stage("calibrate", inputs, produce)
 
@@ -195,7 +220,7 @@ class _Build:
                 ranges.directory / RANGES,
                 reference.directory,
                 ranges.facts,
-                self.target,
+                self.graph,
                 self.options.method,
                 out,
             )
@@ -203,22 +228,25 @@ class _Build:
         inputs = {"from": ranges.key, "method": asdict(self.options.method)}
         return self._stage("quantize", inputs, produce)
 
-    def _measure(self, model: Path, fp32: Path, reference: StageResult) -> Iterator[StageResult]:
+    def _check(self, entrant: Entrant, fp32: Path, reference: StageResult) -> Iterator[StageResult]:
+        def target(out: Path) -> Mapping[str, Any]:
+            from convexport.exporter.target_stage import target_stage
+
+            return target_stage(entrant, fp32, reference.directory)
+
         def accuracy(out: Path) -> Mapping[str, Any]:
-            return measure.accuracy_stage(model, reference.directory, self.target)
+            return measure.accuracy_stage(entrant, reference.directory)
 
-        def latency(out: Path) -> Mapping[str, Any]:
-            return measure.latency_stage(
-                model, fp32, reference.directory, self.target, seconds, self.events.detail
-            )
-
-        seconds = self.options.bench_seconds
-        inputs = {"model": model.parent.name, "target": asdict(self.target)}
+        inputs = {
+            **entrant.identity(),
+            "fp32": fp32.parent.name,
+            "reference": reference.key,
+            "runtime": version_of(self.target.runtime),
+        }
+        if self.graph is not self.target:
+            yield self._stage("target", inputs, target)
         if self.images.evaluation is not None:
-            yield self._stage("accuracy", {**inputs, "reference": reference.key}, accuracy)
-        if seconds:
-            inputs["conditions"] = measure.measuring_conditions(seconds)
-            yield self._stage("latency", inputs, latency, fresh=self.options.force)
+            yield self._stage("accuracy", inputs, accuracy)
 
     def _stage(
         self,
@@ -236,9 +264,8 @@ class _Build:
         return result
 
 
-def _request(
-    source: Source, images: Images, target: Target, options: BuildOptions
-) -> dict[str, Any]:
+def common_request(source: Source, images: Images, options: BuildOptions) -> dict[str, Any]:
+    """What a bundle depends on, whichever target and precision it is for."""
     return {
         "source": source.identity,
         "labels": list(source.labels),
@@ -246,8 +273,6 @@ def _request(
         "parity": images.parity.fingerprint(),
         "calibration": images.calibration and images.calibration.fingerprint(),
         "method": images.calibration and asdict(options.method),
-        "target": asdict(target),
-        "precision": options.precision,
         "bench": options.bench_seconds,
         "versions": versions(),
     }

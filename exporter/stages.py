@@ -77,7 +77,7 @@ def export_stage(
     del model  # its weights and ONNX Runtime's need not be held at once
     return {
         **facts,
-        "parity": fp32_parity(directory / EXPORTED, reference, target.provider, "export"),
+        "parity": fp32_parity(directory / EXPORTED, reference, target, "export"),
     }
 
 
@@ -93,7 +93,7 @@ def simplify_stage(exported: Path, reference: Path, target: Target, directory: P
     del simplified
     return {
         **facts,
-        "parity": fp32_parity(directory / SIMPLIFIED, reference, target.provider, "simplify"),
+        "parity": fp32_parity(directory / SIMPLIFIED, reference, target, "simplify"),
     }
 
 
@@ -162,7 +162,7 @@ def quantize_stage(
         **calibration,
     }
     (directory / CALIBRATION).write_bytes(json_bytes(described))
-    parity = compare_with_reference(directory / QUANTIZED, reference, target.provider)
+    parity = compare_with_reference(directory / QUANTIZED, reference, target, "int8")
     require_signal(parity, "INT8")
     return {
         "precisions": precisions,
@@ -172,17 +172,17 @@ def quantize_stage(
     }
 
 
-def fp32_parity(model: Path, reference: Path, provider: str, stage: str) -> Facts:
+def fp32_parity(model: Path, reference: Path, target: Target, stage: str) -> Facts:
     """Compare an FP32 model with the reference: all images, and the first few at other batches.
 
     Raises:
         GateError: it differs by more than 1e-4 of the largest logit.
     """
-    everything = compare_with_reference(model, reference, provider)
+    everything = compare_with_reference(model, reference, target)
     require_parity(everything, stage, LIMITS["fp32"])
     inputs = np.load(reference / "parity_inputs.npy", mmap_mode="r")
     expected = np.load(reference / "parity_logits.npy")
-    session = OrtSession(model, provider=provider)
+    session = target.open(model)
     facts = {"all": everything.max_rel}
     for batch in PARITY_BATCHES if fixed_batch(session) is None else ():
         rows = np.arange(batch) % len(inputs)  # again from the first, where there are too few
@@ -193,10 +193,12 @@ def fp32_parity(model: Path, reference: Path, provider: str, stage: str) -> Fact
     return {"max_rel": facts, "images": everything.n, "limit": LIMITS["fp32"]}
 
 
-def compare_with_reference(model: Path, reference: Path, provider: str) -> Parity:
-    """Compare a model with the reference on all parity images."""
+def compare_with_reference(
+    model: Path, reference: Path, target: Target, precision: str = "fp32"
+) -> Parity:
+    """Compare a model, run by the target, with the reference on all parity images."""
     inputs = np.load(reference / "parity_inputs.npy", mmap_mode="r")
-    logits = run_in_batches(OrtSession(model, provider=provider), inputs)
+    logits = run_in_batches(target.open(model, precision), inputs)
     return compare(np.load(reference / "parity_logits.npy"), logits)
 
 
