@@ -15,6 +15,7 @@ from convexport.benchmarks.protocols import Progress, TopError, averaged, top_er
 from convexport.calibration.images import ImageSet
 from convexport.calibration.photographs import photographs
 from convexport.runtime.batches import fixed_batch, run_in_batches
+from convexport.runtime.bundle import Manifest
 from convexport.runtime.crops import CENTRE, find
 from convexport.runtime.engine import Engine, load
 from convexport.runtime.errors import GateError, InputError, UsageError
@@ -99,10 +100,7 @@ def verify(
     golden_error = engine.self_test(bundle)
     images = data or photographs("parity", PARITY_IMAGES)
     labels = _labels(engine, images)
-    manifest = engine.manifest
-    reference = open_session(
-        bundle / manifest.reference, runtime=manifest.runtime, provider=manifest.provider
-    )
+    reference = _reference(bundle, engine.manifest)
     expected, actual = _logits(engine, reference, images, progress)
     parity = compare(expected, actual)
     _require(parity, engine.manifest.precision)
@@ -122,6 +120,11 @@ def verify(
         top1_error=top1,
         top5_error=top5,
     )
+
+
+def _reference(bundle: Path, manifest: Manifest) -> Session:
+    path = bundle / manifest.reference
+    return open_session(path, runtime=manifest.runtime, provider=manifest.provider)
 
 
 def _require(parity: Parity, precision: str) -> None:

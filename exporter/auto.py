@@ -17,7 +17,7 @@ from convexport.exporter.cache import StageCache, StageResult, stage_key
 from convexport.exporter.data import choose_images
 from convexport.exporter.events import Events
 from convexport.exporter.findings import version_of
-from convexport.exporter.measure import Entrant, measuring_conditions
+from convexport.exporter.measure import measuring_conditions
 from convexport.exporter.options import BuildOptions, Precision
 from convexport.exporter.pipeline import Build, common_request
 from convexport.exporter.results import BuildResult, Made
@@ -60,11 +60,14 @@ def build_auto(model: str, options: BuildOptions, events: Events) -> BuildResult
     if standing:
         return standing
     cache, once = StageCache(options.cache_dir, options.lock_timeout, events.note), _Once(events)
-    uncalibrated = replace(images, calibration=None)
-    race = Race({}, {})
+    fp32 = Build(
+        source, replace(images, calibration=None), TARGETS["cpu"], "fp32", options, cache, once
+    )
+    once.begin(BASELINE)
+    race = Race(fp32.make(), {}, {})
     for target, precision in rows:
-        fitting = images if precision == "int8" else uncalibrated
-        race.enter(Build(source, fitting, target, precision, options, cache, once), events)
+        fitting = images if precision == "int8" else fp32.images
+        race.enter(replace(fp32, images=fitting, target=target, precision=precision))
     winner, made = race.run()
     name = Path(f"{source.name}-{winner.precision}-{winner.target.name}")
     output = options.output or name
@@ -92,14 +95,16 @@ class Race:
     """The candidates.
 
     Attributes:
+        baseline: FP32 on the CPU, measured beside them whether it is one of them or not.
         made: label → what was built, of those that passed.
         lost: label → why it was not measured.
     """
 
+    baseline: Made
     made: dict[str, tuple[Build, Made]]
     lost: dict[str, ConvexportError]
 
-    def enter(self, build: Build, events: Events) -> None:
+    def enter(self, build: Build) -> None:
         """Build a candidate, or note why it cannot take part."""
         label = _label(build.target, build.precision)
         try:
@@ -108,12 +113,12 @@ class Race:
         except (MachineError, UnsupportedError) as error:
             self.lost[label] = error
             return
-        events.begin(label)
+        build.events.begin(label)
         try:
             self.made[label] = build, build.make()
         except (GateError, UnsupportedError) as error:
             self.lost[label] = error
-            events.note(f"{label} is out: {error.what}")
+            build.events.note(f"{label} is out: {error.what}")
 
     def run(self) -> tuple[Build, Made]:
         """Measure them side by side with the FP32 baseline; the chosen one, with all latencies.
@@ -124,9 +129,9 @@ class Race:
         if not self.made:
             kinds = (GateError, MachineError, UnsupportedError)
             raise min(self.lost.values(), key=lambda error: kinds.index(type(error)))
+        entrants = {BASELINE: self.baseline.entrant}
+        entrants |= {label: made.entrant for label, (_, made) in self.made.items()}
         build, made = next(iter(self.made.values()))
-        entrants = {BASELINE: Entrant(made.fp32, TARGETS["cpu"], "fp32")}
-        entrants |= {label: each.entrant for label, (_, each) in self.made.items()}
         latency = build.latency(entrants, made).done[-1]
         medians = _medians(latency)
         build, made = self.made[choose({label: medians[label] for label in self.made})]
@@ -154,12 +159,17 @@ class Race:
 
 
 class _Once(Events):
-    """Passes on each stage and note once: candidates share stages."""
+    """Passes on each candidate, stage and note once: candidates share stages."""
 
     def __init__(self, events: Events) -> None:
         self.told: list[StageResult] = []
         self._events = events
         self._seen: set[str] = set()
+
+    def begin(self, what: str) -> None:
+        if what not in self._seen:
+            self._seen.add(what)
+            self._events.begin(what)
 
     def start(self, stage: str) -> None:
         self._events.start(stage)
@@ -205,11 +215,15 @@ def _beaten(ratio: Ratio) -> tuple[str, str]:
 
 
 def _out(label: str, error: ConvexportError) -> dict[str, Any]:
-    outcomes = {GateError: "failed", MachineError: "missing", UnsupportedError: "refused"}
+    outcome, why = "failed", error.what
+    if isinstance(error, MachineError):
+        outcome, why = "missing", f"{error.what}: {error.hint}"
+    elif isinstance(error, UnsupportedError):
+        outcome, why = "refused", error.why or error.what
     return {
         "candidate": label,
-        "outcome": outcomes[type(error)],
-        "why": f"{error.what}; {error.hint if isinstance(error, MachineError) else error.why}",
+        "outcome": outcome,
+        "why": why,
         "error": error.to_dict(),
         "against_chosen": "not measured",
     }

@@ -44,6 +44,8 @@ class OpenvinoSession:
             # Asked for any format, OpenVINO would try all its readers on a stranger's file.
             reader = ov.frontend.FrontEndManager().load_by_framework("onnx")
             graph = reader.convert(reader.load(str(model)))
+            if not graph.outputs:  # an empty file is an empty net to it
+                raise ValueError("the model has no outputs")
             properties = _properties(precision, threads)
             self._compiled = ov.Core().compile_model(graph, provider, properties)
         except Exception as error:  # OpenVINO's own classes, or whatever became of them
