@@ -25,7 +25,7 @@ from convexport.runtime.sessions import Session, open_session
 # against noise, as what one logit does says little where every operator rounds.
 LIMITS = {"fp32": LIMIT, "fp16": 1e-2}
 # Below INT8's floor noise has more than half the power of the signal. Rounding to BF16 alone left
-# 30 to 46 dB on the nets tried: below its floor something else is wrong.
+# 30 to 48 dB on the six nets tried: below its floor something else is wrong.
 LEAST_SQNR_DB = {"int8": 3.0, "bf16": 20.0}
 # Below it, look at what it does to the task.
 LOW_SQNR_DB = 20.0

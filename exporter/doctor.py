@@ -17,8 +17,7 @@ from rich.console import Group
 from convexport.exporter.console import line, table
 from convexport.exporter.options import default_cache
 from convexport.exporter.targets import TARGETS
-from convexport.runtime.errors import ConvexportError, MachineError
-from convexport.runtime.ort_session import providers
+from convexport.runtime.errors import MachineError
 from convexport.runtime.sessions import require_runtime
 
 State = Literal["ok", "missing", "problem"]
@@ -112,17 +111,13 @@ def _onnxruntime() -> Iterator[Finding]:
 
 
 def _targets() -> Iterator[Finding]:
-    try:
-        providers()
-    except ConvexportError as error:
-        yield Finding("targets", "problem", error.what, error.hint)
-        return
     for target in TARGETS.values():
         try:
             require_runtime(target.runtime, target.provider)
         except MachineError as error:
             fix = _CUDA if target.name == "cuda" else error.hint
-            yield Finding(f"target {target.name}", "missing", error.what, fix)
+            state: State = "problem" if target.name == "cpu" else "missing"
+            yield Finding(f"target {target.name}", state, error.what, fix)
         else:
             here = ", ".join(each for each in target.precisions if not target.refusal(each))
             # ONNX Runtime has a line of its own above.
