@@ -12,7 +12,7 @@ from convexport.benchmarks.verify import Verification, verify
 from convexport.runtime.bundle import Manifest, read_manifest
 from convexport.runtime.errors import InputError, UsageError
 from convexport.runtime.files import sha256_of
-from convexport.runtime.ort_session import OrtSession
+from convexport.runtime.sessions import open_session
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ def _subject(label: str, bundle: Path, manifest: Manifest) -> Subject:
         input_name=manifest.input.name,
         input_shape=_image_shape(manifest.input.shape),
         sha256=manifest.files[manifest.model],
+        runtime=manifest.runtime,
+        precision=manifest.precision,
     )
 
 
@@ -95,7 +97,8 @@ def _baseline(bundle: Path, manifest: Manifest, against: Path | None) -> Subject
     if against is not None and against.suffix != ".onnx":
         return _subject(_label(against), against, read_manifest(against))
     path = against or bundle / manifest.reference
-    spec = OrtSession(path, provider=manifest.provider).inputs[0]
+    session = open_session(path, runtime=manifest.runtime, provider=manifest.provider)
+    spec = session.inputs[0]
     return Subject(
         label=path.name if against else "fp32 reference",
         model=path,
@@ -103,6 +106,7 @@ def _baseline(bundle: Path, manifest: Manifest, against: Path | None) -> Subject
         input_name=spec.name,
         input_shape=_image_shape(spec.shape),
         sha256=sha256_of(path),
+        runtime=manifest.runtime,
     )
 
 

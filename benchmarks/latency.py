@@ -1,6 +1,6 @@
 """Latency of models, side by side, over fresh processes.
 
-Host to host and closed loop: one stream calls ``OrtSession.run`` with numpy in and numpy out,
+Host to host and closed loop: one stream calls a session's ``run`` with numpy in and numpy out,
 the next call starts when the last has ended. Decoding and preprocessing are not in it. Each
 process loads every model and measures them interleaved (see ``meter``); the processes differ by
 their seed. Peak memory comes from one more process a model, which runs that model alone.
@@ -40,8 +40,9 @@ __all__ = [
 _WORKER = (sys.executable, "-P", "-m", "convexport.benchmarks.worker")
 # Variables that change threads, memory or numbers behind our back.
 _ODD = (
-    "GOMP_", "KMP_", "MALLOC_", "MKL_", "OMP_", "OPENBLAS_", "ORT_", "PYTHONDEV", "PYTHONMALLOC",
-    "PYTHONTRACEMALLOC", "PYTHONPROFILE", "PYTHONWARN",
+    "DNNL_", "GOMP_", "KMP_", "MALLOC_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "OPENVINO_",
+    "ORT_", "OV_", "PYTHONDEV", "PYTHONMALLOC", "PYTHONTRACEMALLOC", "PYTHONPROFILE",
+    "PYTHONWARN", "TBB_",
 )  # fmt: skip
 
 

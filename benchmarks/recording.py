@@ -29,6 +29,8 @@ class Subject:
         input_shape: of one image, without the batch.
         sha256: of the model file; a file with another hash is refused.
         data: an ``.npy`` file of shape (n, *input_shape) to feed; None feeds seeded noise.
+        runtime: what must load it.
+        precision: of the artefact.
     """
 
     label: str
@@ -38,6 +40,8 @@ class Subject:
     input_shape: tuple[int, ...]
     sha256: str
     data: Path | None = None
+    runtime: str = "onnxruntime"
+    precision: str = "fp32"
 
     def to_dict(self, *, paths: bool = False) -> dict[str, Any]:
         """As JSON; of files only the names, unless ``paths``."""

@@ -26,7 +26,7 @@ from convexport.benchmarks.meter import Call, LatencyOptions, measure, overhead_
 from convexport.benchmarks.recording import Memory, ModelRun, Run, Subject
 from convexport.runtime.errors import ConvexportError, InputError
 from convexport.runtime.files import sha256_of
-from convexport.runtime.ort_session import OrtSession, providers
+from convexport.runtime.sessions import Session, open_session, require_runtime
 
 _MEMORY_CALLS = 10
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _measure(subjects: list[Subject], options: LatencyOptions) -> dict[str, Any]:
-    providers()  # imports the runtime, so that no model pays for it
+    _import_runtimes(subjects)
     # Whoever loads first grows the heap for the others.
     random.Random(options.seed).shuffle(subjects)
     loaded = {subject.label: _load(subject, options) for subject in subjects}
@@ -62,7 +62,7 @@ def _measure(subjects: list[Subject], options: LatencyOptions) -> dict[str, Any]
 
 
 def _memory(subjects: list[Subject], options: LatencyOptions) -> dict[str, Any]:
-    providers()
+    _import_runtimes(subjects)
     baseline = _peak_rss()
     _, _, call = _load(subjects[0], options)
     for _ in range(_MEMORY_CALLS):
@@ -70,14 +70,26 @@ def _memory(subjects: list[Subject], options: LatencyOptions) -> dict[str, Any]:
     return asdict(Memory(_peak_rss(), baseline))
 
 
+def _import_runtimes(subjects: list[Subject]) -> None:
+    """So that no model pays for it."""
+    for subject in subjects:
+        require_runtime(subject.runtime, subject.provider)
+
+
 _JOBS = {"measure": _measure, "memory": _memory}
 
 
-def _load(subject: Subject, options: LatencyOptions) -> tuple[OrtSession, float, Call]:
+def _load(subject: Subject, options: LatencyOptions) -> tuple[Session, float, Call]:
     """The session, how long loading took in ms, and a call of it."""
     _require_hash(subject)
     start = time.perf_counter()
-    session = OrtSession(subject.model, provider=subject.provider, threads=options.threads)
+    session = open_session(
+        subject.model,
+        runtime=subject.runtime,
+        provider=subject.provider,
+        precision=subject.precision,
+        threads=options.threads,
+    )
     load_ms = (time.perf_counter() - start) * 1e3
     feed = {subject.input_name: _images(subject, session, options)}
     return session, load_ms, lambda: session.run(feed)
@@ -98,9 +110,7 @@ def _require_hash(subject: Subject) -> None:
         )
 
 
-def _images(
-    subject: Subject, session: OrtSession, options: LatencyOptions
-) -> npt.NDArray[np.generic]:
+def _images(subject: Subject, session: Session, options: LatencyOptions) -> npt.NDArray[np.generic]:
     """(batch, *input_shape) in the dtype of the model: the data in turn, or seeded noise.
 
     Noise is normal, as normalised pixels are, and uniform over 0..255 for whole numbers: never

@@ -13,6 +13,7 @@ import click
 from convexport.runtime.errors import UsageError
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print data alone, as JSON.")
+_TARGETS = "Where it will run: cpu, openvino, cuda; auto: the fastest of what is installed here."
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 
 
@@ -65,11 +66,12 @@ def show(name: str, as_json: bool) -> None:
 @click.command()
 @click.argument("model")
 @click.option("--fp32", "precision", flag_value="fp32", help="32-bit floats (the default).")
+@click.option("--bf16", "precision", flag_value="bf16", help="16-bit floats of 8 bits (openvino).")
 @click.option(
     "--fp16", "precision", flag_value="fp16", help="16-bit floats (no target takes them yet)."
 )
 @click.option("--int8", "precision", flag_value="int8", help="8-bit integers, calibrated.")
-@click.option("--target", default="cpu", show_default=True, help="Where it will run.")
+@click.option("--target", default="cpu", show_default=True, help=_TARGETS)
 @click.option("--weights", help="pretrained, digits, random[:SEED], or a checkpoint's path.")
 @click.option("--calib", type=click.Path(path_type=Path), help="Directory of calibration images.")
 @click.option("--calib-images", type=int, help="Use at most so many.  [default: 128]")
@@ -227,12 +229,12 @@ def doctor(cache_dir: Path | None, as_json: bool) -> None:
         sys.exit(4)
 
 
-def _build_options(*, precision: str | None, cache_dir: Path | None, **rest: Any) -> Any:
+def _build_options(*, precision: Any, cache_dir: Path | None, **rest: Any) -> Any:
     from convexport.calibration.thresholds import Method
     from convexport.exporter.options import BuildOptions
 
     names = ("calib", "calib_images", "method", "percentile", "repair", "max_drop")
-    if precision != "int8":
+    if precision != "int8" and (precision or rest["target"] != "auto"):
         _refuse_given({name: rest[name] for name in names}, "--int8", "it calibrates nothing else")
     if rest["method"] != "percentile":
         chosen = rest["method"] or "auto"
@@ -244,7 +246,7 @@ def _build_options(*, precision: str | None, cache_dir: Path | None, **rest: Any
     if repair is not None:
         repair = () if repair == "none" else tuple(part.strip() for part in repair.split(","))
     return BuildOptions(
-        precision=precision or "fp32",  # type: ignore[arg-type]  # one of click's flag values
+        precision=precision,
         method=Method(**method),
         **_given(
             cache_dir=cache_dir,

@@ -37,6 +37,11 @@ class ConsoleEvents(Events):
         self._bar: Progress | None = None
         self._status: Status | None = None
 
+    def begin(self, what: str) -> None:
+        """Its name on a line of its own."""
+        self.close()
+        self._console.print(line(f"  {what}", style="bold"))
+
     def start(self, stage: str) -> None:
         """Remember its name for the bar."""
         self._stage = stage
@@ -120,12 +125,10 @@ def stage_line(name: str, facts: Mapping[str, Any]) -> str:
         pairs = len(facts["pairs"])
         return f"{pairs} pairs of layers" if pairs else "channels are even enough"
     if name == "quantize":
-        parity = facts["parity"]
-        top1 = parity["top1"]
-        return (
-            f"{facts['counts'].get('int8', 0)} nodes in INT8, {_method(facts['choice'])}, "
-            f"{parity['sqnr_db']:.1f} dB, top-1 agreement {top1['k']}/{top1['n']}"
-        )
+        placed = f"{facts['counts'].get('int8', 0)} nodes in INT8"
+        return f"{placed}, {_method(facts['choice'])}, {fidelity(facts['parity'])}"
+    if name == "target":
+        return target_line(facts["parity"])
     if name == "accuracy":
         before, after = facts["reference"], facts["actual"]
         return f"top-1 {before['k']}/{before['n']} → {after['k']}/{after['n']}"
@@ -140,6 +143,22 @@ def _method(choice: Mapping[str, Any]) -> str:
         named += f" {choice['method']['percentile']:g}"
     repairs = {"equalized": choice["equalized"], "biases corrected": choice["bias_corrected"]}
     return ", ".join([named, *(repair for repair, done in repairs.items() if done)])
+
+
+def target_line(parity: Mapping[str, Any]) -> str:
+    """What a target's own runtime made of the graphs."""
+    fp32, artefact = fidelity(parity["fp32"]), parity["artefact"]
+    text = f"{parity['runtime']}: FP32 {fp32}"
+    return f"{text}; {parity['precision'].upper()} {fidelity(artefact)}" if artefact else text
+
+
+def fidelity(parity: Mapping[str, Any]) -> str:
+    """How near to the reference: an FP32 stage's parity, or that of a coarser artefact."""
+    if "sqnr_db" not in parity:
+        return f"parity {max(parity['max_rel'].values()):.1e}"
+    top1, noise = parity["top1"], parity["sqnr_db"]
+    signal = "no difference" if noise is None else f"{noise:.1f} dB"
+    return f"{signal}, top-1 agreement {top1['k']}/{top1['n']}"
 
 
 def _latency(row: Mapping[str, Any]) -> str:

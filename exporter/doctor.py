@@ -17,8 +17,8 @@ from rich.console import Group
 from convexport.exporter.console import line, table
 from convexport.exporter.options import default_cache
 from convexport.exporter.targets import TARGETS
-from convexport.runtime.errors import ConvexportError
-from convexport.runtime.ort_session import providers
+from convexport.runtime.errors import MachineError
+from convexport.runtime.sessions import require_runtime
 
 State = Literal["ok", "missing", "problem"]
 
@@ -33,6 +33,10 @@ _PACKAGES = {
     "safetensors": ("0.5", "cpu", "loading checkpoints"),
     "scikit-learn": ("1.4", "cpu", "the digits and the stand-in photographs"),
 }
+_CUDA = (
+    "with an NVIDIA driver, CUDA and cuDNN: pip uninstall onnxruntime, "
+    "then pip install onnxruntime-gpu"
+)
 _NEEDED_MB = 2000
 
 
@@ -51,7 +55,7 @@ class Finding:
 
 
 def examine(cache_dir: Path | None = None) -> list[Finding]:
-    """Look at everything; nothing heavy is imported but ONNX Runtime."""
+    """Look at everything; nothing heavy is imported but the runtimes."""
     cache = cache_dir or default_cache()
     return [
         Finding("python", "ok", sys.version.split()[0]),
@@ -107,21 +111,18 @@ def _onnxruntime() -> Iterator[Finding]:
 
 
 def _targets() -> Iterator[Finding]:
-    try:
-        available = providers()
-    except ConvexportError as error:
-        yield Finding("targets", "problem", error.what, error.hint)
-        return
     for target in TARGETS.values():
-        if target.provider in available:
-            yield Finding(f"target {target.name}", "ok", ", ".join(target.precisions))
+        try:
+            require_runtime(target.runtime, target.provider)
+        except MachineError as error:
+            fix = _CUDA if target.name == "cuda" else error.hint
+            state: State = "problem" if target.name == "cpu" else "missing"
+            yield Finding(f"target {target.name}", state, error.what, fix)
         else:
-            fix = (
-                "with an NVIDIA driver, CUDA and cuDNN: pip uninstall onnxruntime, "
-                "then pip install onnxruntime-gpu"
-            )
-            detail = f"ONNX Runtime has no {target.provider} here"
-            yield Finding(f"target {target.name}", "missing", detail, fix)
+            here = ", ".join(each for each in target.precisions if not target.refusal(each))
+            # ONNX Runtime has a line of its own above.
+            version = "" if target.runtime == "onnxruntime" else f" ({_version(target.runtime)})"
+            yield Finding(f"target {target.name}", "ok", f"{here}{version}")
 
 
 def _cache(cache: Path) -> Finding:

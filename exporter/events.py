@@ -8,6 +8,9 @@ from convexport.exporter.cache import StageResult
 class Events:
     """Receives the progress of a build. Subclasses show it."""
 
+    def begin(self, what: str) -> None:
+        """A part of the build begins that has stages of its own."""
+
     def start(self, stage: str) -> None:
         """A stage begins."""
 

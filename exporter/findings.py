@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convexport.benchmarks.verify import LOW_SQNR_DB
@@ -11,6 +11,7 @@ from convexport.exporter.cache import StageResult
 from convexport.exporter.source import Source
 
 _TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxslim", "onnxruntime", "numpy")
+_COMPARED = ("export", "simplify", "quantize", "target")
 
 
 def notes_of(result: StageResult) -> list[str]:
@@ -44,9 +45,7 @@ def manifest_facts(facts: Mapping[str, dict[str, Any]], notes: list[str]) -> dic
     calibration = {k: v for k, v in facts.get("calibrate", {}).items() if k != "ranges"}
     if quantized:
         calibration["choice"] = quantized["choice"]
-    parity = {
-        name: facts[name]["parity"] for name in ("export", "simplify", "quantize") if name in facts
-    }
+    parity = {name: facts[name]["parity"] for name in _COMPARED if name in facts}
     return {
         "graph": {key: facts["simplify"][key] for key in ("opset", "nodes", "operators")},
         "output_kind": facts["simplify"]["output_kind"],
@@ -60,7 +59,10 @@ def manifest_facts(facts: Mapping[str, dict[str, Any]], notes: list[str]) -> dic
 
 
 def report_of(
-    facts: Mapping[str, dict[str, Any]], done: list[StageResult], source: Source, notes: list[str]
+    facts: Mapping[str, dict[str, Any]],
+    done: Sequence[StageResult],
+    source: Source,
+    notes: list[str],
 ) -> dict[str, Any]:
     """What was measured, and how long each stage took: differs from run to run."""
     return {

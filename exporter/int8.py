@@ -132,9 +132,7 @@ def equalize_stage(
     if pairs:
         save(ir.to_proto(model), directory / EQUALIZED)
         del model
-        parity = fp32_parity(
-            directory / EQUALIZED, reference, request.target.provider, "equalization"
-        )
+        parity = fp32_parity(directory / EQUALIZED, reference, request.target, "equalization")
         calibrated = calibrate_stage(directory / EQUALIZED, request, directory)
         facts |= {"parity": parity, "ranges": calibrated["ranges"]}
     return facts
@@ -175,7 +173,7 @@ def quantize_stage(
         **calibration,
     }
     (directory / CALIBRATION).write_bytes(json_bytes(written))
-    parity = compare_with_reference(directory / QUANTIZED, reference, request.target.provider)
+    parity = compare_with_reference(directory / QUANTIZED, reference, request.target)
     require_signal(parity, "INT8")
     return {
         "precisions": precisions,

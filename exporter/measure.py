@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,38 @@ import numpy as np
 from convexport.benchmarks.accuracy import paired_accuracy
 from convexport.benchmarks.host import describe_host
 from convexport.benchmarks.latency import LatencyOptions, Subject, bench
+from convexport.exporter.options import Precision
 from convexport.exporter.targets import Target
 from convexport.runtime.batches import run_in_batches
 from convexport.runtime.files import sha256_of
-from convexport.runtime.ort_session import OrtSession
+from convexport.runtime.sessions import Session
 
 
-def accuracy_stage(model: Path, reference: Path, target: Target) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Entrant:
+    """A model file of a stage, as a target runs it in a precision."""
+
+    model: Path
+    target: Target
+    precision: Precision
+
+    def open(self) -> Session:
+        """Loaded as the target will run it."""
+        return self.target.open(self.model, self.precision)
+
+    def identity(self) -> dict[str, Any]:
+        """What a measurement of it depends on; the stage's directory is named after its key."""
+        return {
+            "model": self.model.parent.name,
+            "target": asdict(self.target),
+            "precision": self.precision,
+        }
+
+
+def accuracy_stage(entrant: Entrant, reference: Path) -> dict[str, Any]:
     """Top-1 of the model and of the reference on the labelled evaluation images, paired."""
     logits = run_in_batches(
-        OrtSession(model, provider=target.provider),
-        np.load(reference / "evaluation_inputs.npy", mmap_mode="r"),
+        entrant.open(), np.load(reference / "evaluation_inputs.npy", mmap_mode="r")
     )
     expected = np.load(reference / "evaluation_logits.npy")
     labels = np.load(reference / "evaluation_labels.npy")
@@ -34,27 +56,26 @@ def measuring_conditions(seconds: float) -> dict[str, Any]:
 
 
 def latency_stage(
-    model: Path,
-    fp32: Path,
+    entrants: Mapping[str, Entrant],
     reference: Path,
-    target: Target,
     seconds: float,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Latency at batch 1 on all cores: the simplified FP32 graph, and the model beside it."""
-    files = {"fp32": fp32} if model == fp32 else {"fp32": fp32, "int8": model}
-    spec = OrtSession(fp32, provider=target.provider).inputs[0]
+    """Latency at batch 1 on all cores, side by side; the first, by label, is the baseline."""
+    spec = next(iter(entrants.values())).open().inputs[0]
     subjects = [
         Subject(
             label=label,
-            model=path,
-            provider=target.provider,
+            model=entrant.model,
+            provider=entrant.target.provider,
             input_name=spec.name,
             input_shape=tuple(int(dim) for dim in spec.shape[1:]),
-            sha256=sha256_of(path),
+            sha256=sha256_of(entrant.model),
             data=reference / "parity_inputs.npy",
+            runtime=entrant.target.runtime,
+            precision=entrant.precision,
         )
-        for label, path in files.items()
+        for label, entrant in entrants.items()
     ]
     options = LatencyOptions(duration_s=seconds)
     return bench(subjects, options, report=report).to_dict()

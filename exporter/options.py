@@ -13,7 +13,7 @@ from convexport.benchmarks.parity import PARITY_IMAGES
 from convexport.calibration.thresholds import Method
 from convexport.runtime.errors import UsageError, did_you_mean
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
 REPAIRS = ("equalization", "bias")
@@ -32,8 +32,9 @@ class BuildOptions:
     """A request, checked but never altered.
 
     Attributes:
-        precision: of the weights and activations that allow it.
-        target: a name of ``exporter.targets``.
+        precision: of the weights and activations that allow it; None is FP32, or with the target
+            ``auto`` any that passes its gates.
+        target: a name of ``exporter.targets``, or ``auto``: the fastest of those installed here.
         weights: ``pretrained``, ``digits``, ``random[:seed]`` or a checkpoint's path; None takes
             pretrained weights where they can be had, and otherwise random ones, said loudly.
         calib: directory of calibration images; None takes stand-ins.
@@ -54,7 +55,7 @@ class BuildOptions:
         lock_timeout: seconds to wait for another build of the same.
     """
 
-    precision: Precision = "fp32"
+    precision: Precision | None = None
     target: str = "cpu"
     weights: str | None = None
     calib: Path | None = None
@@ -91,6 +92,14 @@ class BuildOptions:
                     f"there is no repair {name!r}",
                     hint=did_you_mean(name, REPAIRS, otherwise=f"one of {', '.join(REPAIRS)}"),
                 )
+        if self.target == "auto" and not self.bench_seconds:
+            raise UsageError(
+                "E0286",
+                "--target auto needs latencies",
+                where="--bench-seconds 0",
+                why="it takes the fastest, and that has to be measured",
+                hint="leave --bench-seconds out, or name the target",
+            )
         for size in self.input_shape or ():
             _positive("--input-shape", size)
             if size > _LARGEST_SIDE:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,8 @@ import numpy as np
 from convexport.exporter import measure
 from convexport.exporter.artifacts import (
     CALIBRATION,
-    EQUALIZED,
     EXPORTED,
     QUANTIZED,
-    RANGES,
     SIMPLIFIED,
 )
 from convexport.exporter.bundle_writer import REPORT, Parts, existing_bundle, write_bundle
@@ -34,29 +32,15 @@ from convexport.exporter.findings import (
     version_of,
     versions,
 )
-from convexport.exporter.options import BuildOptions
+from convexport.exporter.int8_pipeline import int8_stages
+from convexport.exporter.measure import Entrant
+from convexport.exporter.options import BuildOptions, Precision
+from convexport.exporter.results import BuildResult, Made
 from convexport.exporter.source import Source
 from convexport.exporter.sources import find_source
-from convexport.exporter.targets import Target, find_target, require_precision
-from convexport.runtime.bundle import Manifest
+from convexport.exporter.targets import AUTO, Target, find_target, require_precision
 from convexport.runtime.files import read_json
-from convexport.runtime.ort_session import require_provider
-
-
-@dataclass(frozen=True)
-class BuildResult:
-    """A bundle and how it came about.
-
-    Attributes:
-        bundle: its directory.
-        report: what was measured, now or when the bundle was built.
-        stages: in order; empty where the bundle stood there already.
-    """
-
-    bundle: Path
-    manifest: Manifest
-    report: Mapping[str, Any] = field(default_factory=dict)
-    stages: tuple[StageResult, ...] = ()
+from convexport.runtime.sessions import require_runtime
 
 
 def build(
@@ -71,57 +55,97 @@ def build(
         ConvexportError: its class says what kind of thing went wrong; nothing half-written stays.
     """
     options, events = options or BuildOptions(), events or Events()
-    target = find_target(options.target)
-    require_precision(target, options.precision)
-    require_provider(target.provider)
+    if options.target == AUTO:
+        from convexport.exporter.auto import build_auto
+
+        return build_auto(model, options, events)
+    target, precision = find_target(options.target), options.precision or "fp32"
+    require_precision(target, precision)
+    require_runtime(target.runtime, target.provider)
     source = find_source(model, options, events.note)
     images = choose_images(source, options)
     for note in (*source.notes, *images.notes):
         events.note(note)
-    output = options.output or Path(f"{source.name}-{options.precision}-{target.name}")
-    key = stage_key("bundle", _request(source, images, target, options))
+    output = options.output or Path(f"{source.name}-{precision}-{target.name}")
+    request = common_request(source, images, options)
+    request.update(target=asdict(target), precision=precision, runtime=version_of(target.runtime))
+    key = stage_key("bundle", request)
     manifest = existing_bundle(output, key, force=options.force)
     if manifest is not None:
         return BuildResult(output, manifest, read_json(output / REPORT))
     cache = StageCache(options.cache_dir, options.lock_timeout, events.note)
-    return _Build(source, images, target, options, cache, events).run(output, key)
+    return Build(source, images, target, precision, options, cache, events).run(output, key)
 
 
 @dataclass(frozen=True)
-class _Build:
+class Build:
     """One build's inputs, so that each stage below can be read on its own."""
 
     source: Source
     images: Images
     target: Target
+    precision: Precision
     options: BuildOptions
     cache: StageCache
     events: Events
 
+    @property
+    def graph(self) -> Target:
+        """The target whose graphs the stages make, in common with others that run them."""
+        return find_target(self.target.graph or self.target.name)
+
     def run(self, output: Path, key: str) -> BuildResult:
+        """All stages, and the bundle."""
+        made = self.make()
+        if self.options.bench_seconds:
+            fp32 = Entrant(made.fp32, self.target, "fp32")
+            made = self.latency({"fp32": fp32, self.precision: made.entrant}, made)
+        return self.write(made, output, key)
+
+    def make(self) -> Made:
+        """The stages up to accuracy."""
         reference = self._reference()
         exported = self._export(reference)
         simplified = self._simplify(exported, reference)
         done = [reference, exported, simplified]
         fp32 = model = simplified.directory / SIMPLIFIED
         if self.images.calibration is not None:
-            done += self._int8(simplified, reference)
+            done += int8_stages(self, simplified, reference)
             model = done[-1].directory / QUANTIZED
-        done += self._measure(model, fp32, reference)
-        facts = {result.name: dict(result.facts) for result in done}
+        entrant = Entrant(model, self.target, self.precision)
+        done += self._check(entrant, fp32, reference)
+        return Made(tuple(done), entrant, fp32)
+
+    def latency(self, entrants: Mapping[str, Entrant], made: Made) -> Made:
+        """The same with latencies, side by side; the first entrant is the baseline."""
+
+        def produce(out: Path) -> Mapping[str, Any]:
+            return measure.latency_stage(entrants, images, seconds, self.events.detail)
+
+        seconds, images = self.options.bench_seconds, made.done[0].directory
+        inputs = {
+            "entrants": {label: entrant.identity() for label, entrant in entrants.items()},
+            "conditions": measure.measuring_conditions(seconds),
+        }
+        latency = self.stage("latency", inputs, produce, fresh=self.options.force)
+        return replace(made, done=(*made.done, latency))
+
+    def write(self, made: Made, output: Path, key: str, **more: Any) -> BuildResult:
+        """The bundle; ``more`` goes into its report."""
+        facts, model = made.facts, made.entrant.model
         notes = [*self.source.notes, *self.images.notes]
-        notes += [note for result in done for note in notes_of(result)]
+        notes += [note for result in made.done for note in notes_of(result)]
         parts = Parts(
             model=model,
-            reference=fp32,
+            reference=made.fp32,
             calibration=_existing(model.parent / CALIBRATION),
-            sample=np.load(reference.directory / "parity_inputs.npy", mmap_mode="r")[0],
+            sample=np.load(made.done[0].directory / "parity_inputs.npy", mmap_mode="r")[0],
             facts=manifest_facts(facts, notes),
-            report=report_of(facts, done, self.source, notes),
+            report={**report_of(facts, made.done, self.source, notes), **more},
             build_key=key,
         )
-        manifest = write_bundle(output, parts, self.source, self.target, self.options.precision)
-        return BuildResult(output, manifest, parts.report, tuple(done))
+        manifest = write_bundle(output, parts, self.source, self.target, self.precision)
+        return BuildResult(output, manifest, parts.report, made.done)
 
     def _reference(self) -> StageResult:
         def produce(out: Path) -> Mapping[str, Any]:
@@ -136,13 +160,13 @@ class _Build:
             "preprocess": self.source.preprocess.to_dict(),
             "torch": version_of("torch"),
         }
-        return self._stage("reference", inputs, produce)
+        return self.stage("reference", inputs, produce)
 
     def _export(self, reference: StageResult) -> StageResult:
         def produce(out: Path) -> Mapping[str, Any]:
             from convexport.exporter.stages import export_stage
 
-            return export_stage(self.source, self.target, reference.directory, metadata, out)
+            return export_stage(self.source, self.graph, reference.directory, metadata, out)
 
         metadata = {
             "name": self.source.name,
@@ -153,112 +177,43 @@ class _Build:
         inputs = {
             "source": self.source.identity,
             "reference": reference.key,
-            "target": asdict(self.target),
+            "target": asdict(self.graph),
             "metadata": metadata,
             "versions": versions(),
         }
-        return self._stage("export", inputs, produce)
+        return self.stage("export", inputs, produce)
 
     def _simplify(self, exported: StageResult, reference: StageResult) -> StageResult:
         def produce(out: Path) -> Mapping[str, Any]:
             from convexport.exporter.stages import simplify_stage
 
             return simplify_stage(
-                exported.directory / EXPORTED, reference.directory, self.target, out
+                exported.directory / EXPORTED, reference.directory, self.graph, out
             )
 
-        return self._stage("simplify", {"from": exported.key}, produce)
+        return self.stage("simplify", {"from": exported.key}, produce)
 
-    def _int8(self, simplified: StageResult, reference: StageResult) -> list[StageResult]:
-        ranges = self._calibrate(simplified)
-        done, graphs = [ranges], {False: (simplified.directory / SIMPLIFIED, ranges)}
-        if "equalization" in self.options.repair:
-            even = self._equalize(simplified, ranges, reference)
-            done.append(even)
-            if even.facts["pairs"]:
-                graphs[True] = (even.directory / EQUALIZED, even)
-        files = {each: (model, seen.directory / RANGES) for each, (model, seen) in graphs.items()}
-        return [*done, self._quantize(files, done, reference)]
+    def _check(self, entrant: Entrant, fp32: Path, reference: StageResult) -> Iterator[StageResult]:
+        def target(out: Path) -> Mapping[str, Any]:
+            from convexport.exporter.target_stage import target_stage
 
-    def _calibration(self) -> Any:
-        from convexport.exporter.int8 import Calibration
+            return target_stage(entrant, fp32, reference.directory)
 
-        return Calibration(
-            images=self.images.calibration,  # type: ignore[arg-type]  # INT8 has them
-            held_out=self.images.held_out,  # type: ignore[arg-type]
-            preprocess=self.source.preprocess,
-            target=self.target,
-            notes=self.images.notes,
-            progress=self.events.advance,
-            report=self.events.detail,
-        )
-
-    def _calibrate(self, simplified: StageResult) -> StageResult:
-        def produce(out: Path) -> Mapping[str, Any]:
-            from convexport.exporter.int8 import calibrate_stage
-
-            return calibrate_stage(simplified.directory / SIMPLIFIED, self._calibration(), out)
-
-        images = self.images.calibration
-        inputs = {
-            "from": simplified.key,
-            "images": images and images.fingerprint(),
-            "notes": self.images.notes,
-            "target": asdict(self.target),
-        }
-        return self._stage("calibrate", inputs, produce)
-
-    def _equalize(
-        self, simplified: StageResult, ranges: StageResult, reference: StageResult
-    ) -> StageResult:
-        def produce(out: Path) -> Mapping[str, Any]:
-            from convexport.exporter.int8 import equalize_stage
-
-            files = (simplified.directory / SIMPLIFIED, ranges.directory / RANGES)
-            return equalize_stage(*files, reference.directory, self._calibration(), out)
-
-        return self._stage("equalize", {"from": ranges.key}, produce)
-
-    def _quantize(
-        self,
-        graphs: Mapping[bool, tuple[Path, Path]],
-        done: list[StageResult],
-        reference: StageResult,
-    ) -> StageResult:
-        def produce(out: Path) -> Mapping[str, Any]:
-            from convexport.exporter.int8 import quantize_stage
-
-            choice = (options.method, options.repair, options.max_drop)
-            request, facts = self._calibration(), done[0].facts
-            return quantize_stage(graphs, facts, reference.directory, request, choice, out)
-
-        options, held_out = self.options, self.images.held_out
-        inputs = {
-            "from": done[-1].key,
-            "reference": reference.key,
-            "held_out": held_out and held_out.fingerprint(),
-            "choice": [asdict(options.method), options.repair, options.max_drop],
-        }
-        return self._stage("quantize", inputs, produce)
-
-    def _measure(self, model: Path, fp32: Path, reference: StageResult) -> Iterator[StageResult]:
         def accuracy(out: Path) -> Mapping[str, Any]:
-            return measure.accuracy_stage(model, reference.directory, self.target)
+            return measure.accuracy_stage(entrant, reference.directory)
 
-        def latency(out: Path) -> Mapping[str, Any]:
-            return measure.latency_stage(
-                model, fp32, reference.directory, self.target, seconds, self.events.detail
-            )
-
-        seconds = self.options.bench_seconds
-        inputs = {"model": model.parent.name, "target": asdict(self.target)}
+        inputs = {
+            **entrant.identity(),
+            "fp32": fp32.parent.name,
+            "reference": reference.key,
+            "runtime": version_of(self.target.runtime),
+        }
+        if self.graph is not self.target:
+            yield self.stage("target", inputs, target)
         if self.images.evaluation is not None:
-            yield self._stage("accuracy", {**inputs, "reference": reference.key}, accuracy)
-        if seconds:
-            inputs["conditions"] = measure.measuring_conditions(seconds)
-            yield self._stage("latency", inputs, latency, fresh=self.options.force)
+            yield self.stage("accuracy", inputs, accuracy)
 
-    def _stage(
+    def stage(
         self,
         name: str,
         inputs: Mapping[str, Any],
@@ -266,6 +221,7 @@ class _Build:
         *,
         fresh: bool = False,
     ) -> StageResult:
+        """Produce a stage's result, or find it in the cache."""
         self.events.start(name)
         result = self.cache.stage(name, inputs, produce, fresh=fresh)
         self.events.finish(result)
@@ -274,9 +230,8 @@ class _Build:
         return result
 
 
-def _request(
-    source: Source, images: Images, target: Target, options: BuildOptions
-) -> dict[str, Any]:
+def common_request(source: Source, images: Images, options: BuildOptions) -> dict[str, Any]:
+    """What a bundle depends on, whichever target and precision it is for."""
     return {
         "source": source.identity,
         "labels": list(source.labels),
@@ -285,8 +240,6 @@ def _request(
         "calibration": images.calibration and images.calibration.fingerprint(),
         "held_out": images.held_out and images.held_out.fingerprint(),
         "choice": [asdict(options.method), options.repair, options.max_drop],
-        "target": asdict(target),
-        "precision": options.precision,
         "bench": options.bench_seconds,
         "versions": versions(),
     }

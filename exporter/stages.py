@@ -18,7 +18,6 @@ from convexport.exporter.simplify import simplify
 from convexport.exporter.source import Source
 from convexport.exporter.targets import Target
 from convexport.runtime.batches import fixed_batch, run_in_batches
-from convexport.runtime.ort_session import OrtSession
 
 if TYPE_CHECKING:
     from convexport.exporter.data import Images
@@ -61,7 +60,7 @@ def export_stage(
     del model  # its weights and ONNX Runtime's need not be held at once
     return {
         **facts,
-        "parity": fp32_parity(directory / EXPORTED, reference, target.provider, "export"),
+        "parity": fp32_parity(directory / EXPORTED, reference, target, "export"),
     }
 
 
@@ -77,21 +76,21 @@ def simplify_stage(exported: Path, reference: Path, target: Target, directory: P
     del simplified
     return {
         **facts,
-        "parity": fp32_parity(directory / SIMPLIFIED, reference, target.provider, "simplify"),
+        "parity": fp32_parity(directory / SIMPLIFIED, reference, target, "simplify"),
     }
 
 
-def fp32_parity(model: Path, reference: Path, provider: str, stage: str) -> Facts:
+def fp32_parity(model: Path, reference: Path, target: Target, stage: str) -> Facts:
     """Compare an FP32 model with the reference: all images, and the first few at other batches.
 
     Raises:
         GateError: it differs by more than 1e-4 of the largest logit.
     """
-    everything = compare_with_reference(model, reference, provider)
+    everything = compare_with_reference(model, reference, target)
     require_parity(everything, stage, LIMITS["fp32"])
     inputs = np.load(reference / "parity_inputs.npy", mmap_mode="r")
     expected = np.load(reference / "parity_logits.npy")
-    session = OrtSession(model, provider=provider)
+    session = target.open(model)
     facts = {"all": everything.max_rel}
     for batch in PARITY_BATCHES if fixed_batch(session) is None else ():
         rows = np.arange(batch) % len(inputs)  # again from the first, where there are too few
@@ -102,10 +101,12 @@ def fp32_parity(model: Path, reference: Path, provider: str, stage: str) -> Fact
     return {"max_rel": facts, "images": everything.n, "limit": LIMITS["fp32"]}
 
 
-def compare_with_reference(model: Path, reference: Path, provider: str) -> Parity:
-    """Compare a model with the reference on all parity images."""
+def compare_with_reference(
+    model: Path, reference: Path, target: Target, precision: str = "fp32"
+) -> Parity:
+    """Compare a model, run by the target, with the reference on all parity images."""
     inputs = np.load(reference / "parity_inputs.npy", mmap_mode="r")
-    logits = run_in_batches(OrtSession(model, provider=provider), inputs)
+    logits = run_in_batches(target.open(model, precision), inputs)
     return compare(np.load(reference / "parity_logits.npy"), logits)
 
 

@@ -11,8 +11,8 @@ from rich.console import Group
 from convexport.benchmarks.compare_bundles import Comparison
 from convexport.benchmarks.protocols import TopError
 from convexport.benchmarks.verify import Verification
-from convexport.exporter.console import line, milliseconds, table
-from convexport.exporter.pipeline import BuildResult
+from convexport.exporter.console import fidelity, line, milliseconds, table, target_line
+from convexport.exporter.results import BuildResult
 from convexport.exporter.zoo_source import RANDOM_WEIGHTS
 from convexport.runtime.bundle import Manifest
 from convexport.runtime.crops import find
@@ -40,6 +40,8 @@ def as_text(result: BuildResult) -> Any:
         else:
             parts += list(_latency(latency))
         parts += _fidelity(result.report)
+        if "candidates" in result.report:
+            parts.append(_candidates(result.report["candidates"]))
     if not result.stages:
         parts.append(line("unchanged: the bundle stands there already, intact"))
     total = sum(stage.seconds for stage in result.stages)
@@ -93,15 +95,30 @@ def _latency(latency: Mapping[str, Any]) -> Iterable[Any]:
     conditions = latency["conditions"]
     columns = ("latency", "p50", "95 % interval", "p90", "p99", "images/s", "speed-up")
     yield table(columns, (_row(each) for each in latency["subjects"]))
-    first = latency["subjects"][0]
+    runtimes = dict.fromkeys(each["runtime"] for each in latency["subjects"])
     yield line(
         f"{latency['verdict']}: batch {conditions['batch']}, {conditions['threads']} threads, "
         f"{conditions['processes']} processes, n≥{min(e['n'] for e in latency['subjects'])}, "
-        f"{first['runtime']}, {conditions['host'].get('cpu')}",
+        f"{', '.join(runtimes)}, {conditions['host'].get('cpu')}",
         style="green" if latency["verdict"] == "VALID" else "yellow",
     )
     for reason in latency["reasons"]:
         yield line(f"  {reason}", style="yellow")
+
+
+def _candidates(rows: Iterable[Mapping[str, Any]]) -> Any:
+    return table(
+        ("candidate", "against the reference", "what became of it"),
+        (
+            (
+                each["candidate"],
+                fidelity(each["parity"]) if "parity" in each else "",
+                ": ".join(text for text in (each["outcome"], each["why"]) if text),
+            )
+            for each in rows
+        ),
+        texts=3,
+    )
 
 
 def _row(subject: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -135,6 +152,8 @@ def _fidelity(report: Mapping[str, Any]) -> list[Any]:
     ]
     if "quantize" in parity:
         lines.append(f"INT8 against the same: {_parity(parity['quantize'])}")
+    if "target" in parity:
+        lines.append(f"on the target, {target_line(parity['target'])}")
     if report["accuracy"] != "not measured":
         lines.append(_accuracy(report["accuracy"], parity["reference"]["evaluation"]["set"]))
     else:

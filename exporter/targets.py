@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from convexport.runtime.errors import UnsupportedError, UsageError, did_you_mean
+from convexport.runtime.sessions import Session, open_session, refusal
+
+# Not a row: the fastest of the rows that `exporter.auto` names.
+AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,10 +19,12 @@ class Target:
 
     Attributes:
         runtime: what loads the model.
-        provider: the execution provider that must run it.
+        provider: the execution provider that must run it; OpenVINO's device.
         opset: of the ONNX that is written for it.
         precisions: what it runs, and for each where it does not why not.
         placement: the name of its Q/DQ rules in ``calibration.placement``.
+        graph: the target whose graphs it runs; those are made and compared there, and then once
+            more here. Empty for one that has its own.
     """
 
     name: str
@@ -27,6 +34,22 @@ class Target:
     precisions: tuple[str, ...]
     refusals: Mapping[str, str] = field(default_factory=dict)
     placement: str = ""
+    graph: str = ""
+
+    def refusal(self, precision: str) -> str:
+        """Why it does not run that precision, ever or on this machine's CPU; empty if it does."""
+        return self.refusals.get(precision) or refusal(self.runtime, precision)
+
+    def open(self, model: Path, precision: str = "fp32") -> Session:
+        """The model, loaded as this target will run it.
+
+        Raises:
+            MachineError: E0401 to E0403, it cannot run on this machine.
+            InputError: E0303, its runtime cannot load the file.
+        """
+        return open_session(
+            model, runtime=self.runtime, provider=self.provider, precision=precision
+        )
 
 
 TARGETS = {
@@ -39,9 +62,20 @@ TARGETS = {
             opset=18,
             precisions=("fp32", "int8"),
             refusals={
-                "fp16": "ONNX Runtime's CPU kernels compute FP16 by way of FP32: slower, no gain"
+                "bf16": "ONNX Runtime's CPU kernels for convolutions take no BF16",
+                "fp16": "ONNX Runtime's CPU kernels compute FP16 by way of FP32: slower, no gain",
             },
             placement="CPU",
+        ),
+        Target(
+            name="openvino",
+            runtime="openvino",
+            provider="CPU",
+            opset=18,
+            precisions=("fp32", "bf16", "int8"),
+            refusals={"fp16": "x86 CPUs with units for 16-bit floats have them for BF16: --bf16"},
+            placement="CPU",
+            graph="cpu",
         ),
         Target(
             name="cuda",
@@ -50,6 +84,7 @@ TARGETS = {
             opset=18,
             precisions=("fp32",),
             refusals={
+                "bf16": "no BF16 graph is written yet",
                 "fp16": "no FP16 graph is written yet",
                 "int8": "ONNX Runtime's CUDA provider runs Q/DQ in floats: slower than FP32",
             },
@@ -65,24 +100,27 @@ def find_target(name: str) -> Target:
         UsageError: E0280, there is none.
     """
     if name not in TARGETS:
+        known = (*TARGETS, AUTO)
         raise UsageError(
             "E0280",
             f"there is no target {name!r}",
-            hint=did_you_mean(name, TARGETS, otherwise=f"one of {', '.join(TARGETS)}"),
+            hint=did_you_mean(name, known, otherwise=f"one of {', '.join(known)}"),
         )
     return TARGETS[name]
 
 
 def require_precision(target: Target, precision: str) -> None:
-    """Refuse a precision that the target gains nothing from.
+    """Refuse a precision that the target gains nothing from, or this machine's CPU lacks.
 
     Raises:
         UnsupportedError: E0680, with the reason and what it does run.
     """
-    if precision not in target.precisions:
+    why = target.refusal(precision)
+    if why:
+        others = (each for each in target.precisions if not target.refusal(each))
         raise UnsupportedError(
             "E0680",
             f"the target {target.name} does not run {precision}",
-            why=target.refusals[precision],
-            hint=f"choose {' or '.join(f'--{each}' for each in target.precisions)}",
+            why=why,
+            hint=f"choose {' or '.join(f'--{each}' for each in others)}",
         )

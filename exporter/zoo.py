@@ -16,6 +16,7 @@ from convexport.architectures.facts import layer_table
 from convexport.architectures.layers import drop_auxiliary_heads
 from convexport.architectures.variant import Variant
 from convexport.exporter.console import table
+from convexport.exporter.targets import AUTO, TARGETS
 from convexport.runtime.errors import UsageError, did_you_mean
 
 Row = dict[str, Any]
@@ -53,6 +54,7 @@ def listing_table(rows: list[Row]) -> Any:
     return Group(
         table(columns, cells),
         Text("\nAny net can also have random weights, or yours: --weights FILE.", style="dim"),
+        Text(f"Each is built for a --target: {', '.join(TARGETS)}, or {AUTO}.", style="dim"),
     )
 
 

@@ -18,6 +18,7 @@ SCHEMA_VERSION = 1
 SAMPLE_INPUT = "sample/input.npy"
 SAMPLE_EXPECTED = "sample/expected.npy"
 LABELS = "labels.txt"
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 _LONGEST_NAME = 255  # bytes, of a file on Linux
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -29,10 +30,10 @@ class Manifest:
 
     Attributes:
         name: of the net, for people.
-        precision: ``fp32``, ``fp16`` or ``int8``.
+        precision: one of PRECISIONS.
         target: the name of the target that it was built for.
-        runtime: what loads it, as ``onnxruntime``.
-        provider: the execution provider that it was checked on.
+        runtime: what loads it: ``onnxruntime`` or ``openvino``.
+        provider: the execution provider that it was checked on; OpenVINO's device.
         model: file name of what the runtime loads.
         reference: file name of the simplified FP32 ONNX.
         input: the one input.
@@ -163,8 +164,8 @@ def _parse(data: Dict[str, Any]) -> Manifest:
     for key in ("graph", "layers"):
         if not isinstance(data.get(key, {}), dict):
             raise _bad(key, data[key], "an object")
-    if data["precision"] not in ("fp32", "fp16", "int8"):
-        raise _bad("precision", data["precision"], "fp32, fp16 or int8")
+    if data["precision"] not in PRECISIONS:
+        raise _bad("precision", data["precision"], f"one of {', '.join(PRECISIONS)}")
     tolerance = data.get("golden_tolerance")
     if not isinstance(tolerance, float) or not 0 < tolerance < 1:
         raise _bad("golden_tolerance", tolerance, "a number between 0 and 1")

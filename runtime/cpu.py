@@ -1,4 +1,4 @@
-"""What this machine's CPU can do, as far as INT8 depends on it."""
+"""What this machine's CPU can do, as far as INT8 and BF16 depend on it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import FrozenSet
 
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
+_BF16 = frozenset({"amx_bf16", "avx512_bf16"})
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> FrozenSet[str]:
@@ -25,3 +26,8 @@ def overflows(flags: FrozenSet[str]) -> bool:
     on U8S8 and S8S8). Other CPUs, for which no flags are known, multiply into 32 bits.
     """
     return bool(flags) and not flags & _VNNI
+
+
+def multiplies_bf16(flags: FrozenSet[str]) -> bool:
+    """Whether the CPU has units for products of BF16."""
+    return bool(flags & _BF16)

@@ -15,9 +15,9 @@ from convexport.runtime.bundle import (
     read_manifest,
     verify_files,
 )
-from convexport.runtime.errors import GateError, InputError, UnsupportedError
-from convexport.runtime.ort_session import OrtSession
+from convexport.runtime.errors import GateError, InputError
 from convexport.runtime.preprocess import preprocess
+from convexport.runtime.sessions import open_session
 from convexport.runtime.specs import Runner
 
 Classified = List[Tuple[str, float]]
@@ -100,26 +100,24 @@ def load(
         bundle: its directory.
         threads: intra-op threads; 0 lets the runtime choose.
         self_test: run the golden sample once.
-        spin: whether idle threads spin between runs.
+        spin: whether ONNX Runtime's idle threads spin between runs.
 
     Raises:
         InputError: the bundle is incomplete or was changed.
-        MachineError: the runtime or its provider is not there.
+        MachineError: the runtime, its provider or the CPU's units for it are not there.
         UnsupportedError: E0600, the bundle is for a runtime that this version cannot load.
         GateError: E0500, the golden sample's output is not what it was.
     """
     directory = Path(bundle)
     manifest = read_manifest(directory)
     verify_files(directory, manifest)
-    if manifest.runtime != "onnxruntime":
-        raise UnsupportedError(
-            "E0600",
-            f"the bundle is for the runtime {manifest.runtime!r}",
-            where=str(directory),
-            hint="this version loads onnxruntime",
-        )
-    session = OrtSession(
-        directory / manifest.model, provider=manifest.provider, threads=threads, spin=spin
+    session = open_session(
+        directory / manifest.model,
+        runtime=manifest.runtime,
+        provider=manifest.provider,
+        precision=manifest.precision,
+        threads=threads,
+        spin=spin,
     )
     if (session.inputs, session.outputs) != ((manifest.input,), (manifest.output,)):
         raise InputError(

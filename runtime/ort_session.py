@@ -9,9 +9,9 @@ from typing import Any, Dict, Mapping, Sequence, Tuple
 import numpy as np
 
 from convexport.runtime.cpu import cpu_flags, overflows
-from convexport.runtime.errors import InputError, MachineError, UsageError
+from convexport.runtime.errors import InputError, MachineError
 from convexport.runtime.optional import require
-from convexport.runtime.specs import TensorSpec
+from convexport.runtime.specs import TensorSpec, require_fitting
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -99,8 +99,7 @@ class OrtSession:
         Raises:
             UsageError: E0201, a name, dtype or shape is not what the model takes.
         """
-        for spec in self.inputs:
-            _check(spec, feed)
+        require_fitting(self.inputs, feed)
         names = [spec.name for spec in self.outputs]
         return dict(zip(names, self._session.run(names, dict(feed))))
 
@@ -150,18 +149,3 @@ def _spec(value: Any) -> TensorSpec:
         dim if isinstance(dim, (int, str)) else f"dim{axis}" for axis, dim in enumerate(value.shape)
     )
     return TensorSpec(value.name, shape, _DTYPES.get(value.type, value.type))
-
-
-def _check(spec: TensorSpec, feed: Mapping[str, np.ndarray]) -> None:
-    if spec.name not in feed:
-        raise UsageError(
-            "E0201", f"no input named {spec.name} was given", where=f"given: {sorted(feed)}"
-        )
-    array = np.asarray(feed[spec.name])
-    if not spec.fits(array):
-        shape = "x".join(str(dim) for dim in array.shape)
-        raise UsageError(
-            "E0201",
-            "the input does not fit the model",
-            where=f"expected {spec}, given {array.dtype} {shape}",
-        )

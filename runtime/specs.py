@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Dict, Mapping, Protocol, Tuple, Union
+from typing import Any, Dict, Mapping, Protocol, Sequence, Tuple, Union
 
 import numpy as np
 
-from convexport.runtime.errors import InputError
+from convexport.runtime.errors import InputError, UsageError
 
 Dim = Union[int, str]
 
@@ -141,6 +141,27 @@ class Preprocess:
             return cls(**values)
         except TypeError as error:
             raise _bad_field(cls, "", values, str(error)) from error
+
+
+def require_fitting(specs: Sequence[TensorSpec], feed: Mapping[str, np.ndarray]) -> None:
+    """Let nothing pass that a model does not take.
+
+    Raises:
+        UsageError: E0201, a name, dtype or shape is another.
+    """
+    for spec in specs:
+        if spec.name not in feed:
+            raise UsageError(
+                "E0201", f"no input named {spec.name} was given", where=f"given: {sorted(feed)}"
+            )
+        array = np.asarray(feed[spec.name])
+        if not spec.fits(array):
+            shape = "x".join(str(dim) for dim in array.shape)
+            raise UsageError(
+                "E0201",
+                "the input does not fit the model",
+                where=f"expected {spec}, given {array.dtype} {shape}",
+            )
 
 
 class Runner(Protocol):

@@ -79,7 +79,7 @@ def test_all_doubts_are_in_the_bundle_beside_the_fingerprint(
     assert done.code == 0, done.err
     facts = calibration(home)
     one_class = "all 21 images are of one of 2 classes, 'cats'"
-    assert facts["notes"] == [one_class]
+    assert one_class in facts["notes"]
     assert [doubt.partition(":")[0] for doubt in facts["doubts"]] == [
         "only 20 different images, fewer than 100",
         "1 of 21 images repeat another one",
@@ -98,7 +98,7 @@ def test_two_classes_are_not_one(invoke: Any, quick: Quick, home: Path) -> None:
     for seed, name in enumerate(("cats", "dogs")):
         write_images(home / "images" / name, 3, seed=seed)
     assert invoke(*NET, "--calib", "images", *quick).code == 0
-    assert calibration(home)["notes"] == []
+    assert not any("of one of" in note for note in calibration(home)["notes"])
 
 
 def test_the_stand_in_is_in_the_bundle(invoke: Any, quick: Quick, home: Path) -> None:

@@ -1,0 +1,92 @@
+"""INT8's part of a build: ranges, equalization, and the choice of a recipe, each a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convexport.exporter.artifacts import EQUALIZED, RANGES, SIMPLIFIED
+from convexport.exporter.cache import StageResult
+
+if TYPE_CHECKING:
+    from convexport.exporter.pipeline import Build
+
+
+def int8_stages(build: Build, simplified: StageResult, reference: StageResult) -> list[StageResult]:
+    """From the simplified graph to the quantized one; the last result holds it."""
+    ranges = _calibrate(build, simplified)
+    done, graphs = [ranges], {False: (simplified.directory / SIMPLIFIED, ranges)}
+    if "equalization" in build.options.repair:
+        even = _equalize(build, simplified, ranges, reference)
+        done.append(even)
+        if even.facts["pairs"]:
+            graphs[True] = (even.directory / EQUALIZED, even)
+    files = {each: (model, seen.directory / RANGES) for each, (model, seen) in graphs.items()}
+    return [*done, _quantize(build, files, done, reference)]
+
+
+def _calibration(build: Build) -> Any:
+    from convexport.exporter.int8 import Calibration
+
+    return Calibration(
+        images=build.images.calibration,  # type: ignore[arg-type]  # INT8 has them
+        held_out=build.images.held_out,  # type: ignore[arg-type]
+        preprocess=build.source.preprocess,
+        target=build.graph,
+        notes=build.images.notes,
+        progress=build.events.advance,
+        report=build.events.detail,
+    )
+
+
+def _calibrate(build: Build, simplified: StageResult) -> StageResult:
+    def produce(out: Path) -> Mapping[str, Any]:
+        from convexport.exporter.int8 import calibrate_stage
+
+        return calibrate_stage(simplified.directory / SIMPLIFIED, _calibration(build), out)
+
+    images = build.images.calibration
+    inputs = {
+        "from": simplified.key,
+        "images": images and images.fingerprint(),
+        "notes": build.images.notes,
+        "target": asdict(build.graph),
+    }
+    return build.stage("calibrate", inputs, produce)
+
+
+def _equalize(
+    build: Build, simplified: StageResult, ranges: StageResult, reference: StageResult
+) -> StageResult:
+    def produce(out: Path) -> Mapping[str, Any]:
+        from convexport.exporter.int8 import equalize_stage
+
+        files = (simplified.directory / SIMPLIFIED, ranges.directory / RANGES)
+        return equalize_stage(*files, reference.directory, _calibration(build), out)
+
+    return build.stage("equalize", {"from": ranges.key}, produce)
+
+
+def _quantize(
+    build: Build,
+    graphs: Mapping[bool, tuple[Path, Path]],
+    done: list[StageResult],
+    reference: StageResult,
+) -> StageResult:
+    def produce(out: Path) -> Mapping[str, Any]:
+        from convexport.exporter.int8 import quantize_stage
+
+        choice = (options.method, options.repair, options.max_drop)
+        request, facts = _calibration(build), done[0].facts
+        return quantize_stage(graphs, facts, reference.directory, request, choice, out)
+
+    options, held_out = build.options, build.images.held_out
+    inputs = {
+        "from": done[-1].key,
+        "reference": reference.key,
+        "held_out": held_out and held_out.fingerprint(),
+        "choice": [asdict(options.method), options.repair, options.max_drop],
+    }
+    return build.stage("quantize", inputs, produce)

@@ -1,0 +1,37 @@
+"""The stage of a target that runs another's graphs: what its own runtime makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convexport.benchmarks.verify import require_signal
+from convexport.exporter.measure import Entrant
+from convexport.exporter.stages import Facts, compare_with_reference, fp32_parity
+from convexport.runtime.errors import InputError, UnsupportedError
+
+
+def target_stage(entrant: Entrant, fp32: Path, reference: Path) -> Facts:
+    """Compare the FP32 graph and the artefact with the reference, both run by the target.
+
+    Raises:
+        UnsupportedError: E0686, its runtime cannot load the net.
+        GateError: E0561 to E0564, as in the stages that made them; BF16 keeps less than 20 dB.
+    """
+    target, precision = entrant.target, entrant.precision
+    try:
+        runtime = target.open(fp32).runtime
+    except InputError as error:
+        raise UnsupportedError(
+            "E0686", f"{error.what} for the target {target.name}", why=error.why
+        ) from error
+    parity: Facts = {
+        "runtime": runtime,
+        "precision": precision,
+        "fp32": fp32_parity(fp32, reference, target, f"fp32 on {target.name}"),
+        "artefact": None,
+    }
+    if precision != "fp32":
+        found = compare_with_reference(entrant.model, reference, target, precision)
+        require_signal(found, f"{precision} on {target.name}", precision)
+        parity["artefact"] = found.to_dict()
+    return {"parity": parity}

@@ -1,0 +1,162 @@
+"""OpenVINO on the CPU behind the Runner protocol."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Dict, FrozenSet, List, Mapping
+
+import numpy as np
+
+from convexport.runtime.cpu import cpu_flags, multiplies_bf16, overflows
+from convexport.runtime.errors import InputError, MachineError
+from convexport.runtime.optional import require
+from convexport.runtime.specs import TensorSpec, require_fitting
+
+DEVICE = "CPU"
+
+_TELEMETRY = "openvino_telemetry"
+
+
+class OpenvinoSession:
+    """A model loaded into OpenVINO on the CPU.
+
+    One session may be shared by threads: each call takes an inference request of its own.
+
+    Args:
+        model: the ``.onnx`` file, loaded by path: external data stays confined to its directory.
+        provider: the device that must run it; there is only CPU.
+        precision: ``bf16`` computes FP32 operators in BF16; with every other one they stay FP32.
+        threads: 0 lets OpenVINO choose; it never takes more than there are cores.
+
+    Raises:
+        MachineError: E0401 to E0403, OpenVINO or the device is not there, or the CPU cannot
+            compute in that precision.
+        InputError: E0303, OpenVINO cannot load the file.
+    """
+
+    def __init__(
+        self, model: Path, *, provider: str = DEVICE, precision: str = "fp32", threads: int = 0
+    ) -> None:
+        ov = require_device(provider)
+        _require_units(precision)
+        try:
+            # Asked for any format, OpenVINO would try all its readers on a stranger's file.
+            reader = ov.frontend.FrontEndManager().load_by_framework("onnx")
+            graph = reader.convert(reader.load(str(model)))
+            if not graph.outputs:  # an empty file is an empty net to it
+                raise ValueError("the model has no outputs")
+            properties = _properties(precision, threads)
+            self._compiled = ov.Core().compile_model(graph, provider, properties)
+        except Exception as error:  # OpenVINO's own classes, or whatever became of them
+            raise InputError(
+                "E0303",
+                "OpenVINO cannot load the model",
+                where=str(model),
+                why=str(error).strip()[:500],
+            ) from error
+        self.runtime = f"openvino {ov.__version__.split('-')[0]}"
+        self.provider = provider
+        self.inputs = tuple(_spec(port) for port in self._compiled.inputs)
+        self.outputs = tuple(_spec(port) for port in self._compiled.outputs)
+        self.metadata = _metadata(graph)
+        self._idle: List[Any] = []
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        """One forward pass.
+
+        Raises:
+            UsageError: E0201, a name, dtype or shape is not what the model takes.
+        """
+        require_fitting(self.inputs, feed)
+        try:
+            request = self._idle.pop()
+        except IndexError:  # all are busy in other threads
+            request = self._compiled.create_infer_request()
+        # Inputs are read where they lie; outputs are copied: the request's memory is used again.
+        results = request.infer(dict(feed), share_inputs=True, share_outputs=False)
+        outputs = {spec.name: results[index] for index, spec in enumerate(self.outputs)}
+        self._idle.append(request)
+        return outputs
+
+
+def require_device(device: str) -> Any:
+    """OpenVINO's module, if it has that device and we use it.
+
+    Raises:
+        MachineError: E0401 or E0402, OpenVINO or the device is not there.
+    """
+    # While it is imported OpenVINO reports to its maker, and keeps an id in the home, if it
+    # finds the package that does so. It goes without; others in this process may import it.
+    known = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's way to refuse a module
+    try:
+        ov = require("openvino", extra="openvino", purpose="running a model")
+    finally:
+        sys.modules.pop(_TELEMETRY, None)
+        if known is not None:
+            sys.modules[_TELEMETRY] = known
+    if device != DEVICE:
+        raise MachineError(
+            "E0402",
+            f"OpenVINO is not run on {device}",
+            where=f"available: {DEVICE}",
+            why="running on another device would give other numbers under this one's name",
+            hint="convexport doctor tells what this machine can run",
+        )
+    return ov
+
+
+def refusal(precision: str, flags: FrozenSet[str]) -> str:
+    """Why OpenVINO must not run that precision on a CPU with these flags; empty where it may."""
+    if precision == "bf16" and not multiplies_bf16(flags):
+        return "this CPU has no BF16 units (amx_bf16, avx512_bf16): it would be slower than FP32"
+    if precision == "int8" and overflows(flags):
+        # ResNet-20 held to kernels without VNNI fell from 45 to 26 dB, and nothing said so.
+        return "this CPU has no VNNI: sums in OpenVINO's INT8 kernels would overflow"
+    return ""
+
+
+def _require_units(precision: str) -> None:
+    why = refusal(precision, cpu_flags())
+    if why:
+        raise MachineError(
+            "E0403",
+            f"this machine's CPU does not run {precision} with OpenVINO",
+            why=why,
+            hint="build it with --fp32, or run it on another machine",
+        )
+
+
+def _properties(precision: str, threads: int) -> Dict[str, Any]:
+    return {
+        # Left to itself OpenVINO computes FP32 graphs in BF16 where the CPU has units for it.
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        # Nothing else may be made coarser for speed, such as the activations of a MatMul.
+        "EXECUTION_MODE_HINT": "ACCURACY",
+        # All threads on one call at a time, not the cores split among several.
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        # Several processes would pin their threads to the same cores.
+        "ENABLE_CPU_PINNING": False,
+        # Denormals count, as in ONNX Runtime.
+        "CPU_DENORMALS_OPTIMIZATION": False,
+        # Nothing compiled is kept on disk: what runs is the file whose hash was verified.
+        "CACHE_DIR": "",
+    }
+
+
+def _spec(port: Any) -> TensorSpec:
+    # OpenVINO forgets what free dimensions were called. The first is the batch.
+    names = ("batch", *(f"dim{axis}" for axis in range(1, len(port.partial_shape))))
+    shape = tuple(
+        dim.get_length() if dim.is_static else name for dim, name in zip(port.partial_shape, names)
+    )
+    return TensorSpec(port.any_name, shape, str(np.dtype(port.element_type.to_dtype())))
+
+
+def _metadata(graph: Any) -> Dict[str, str]:
+    """The file's own properties, which OpenVINO files under ``framework``."""
+    found = dict(graph.get_rt_info()).get("framework", {})
+    return {str(key): str(value.value) for key, value in found.items()}
