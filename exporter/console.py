@@ -126,6 +126,12 @@ def stage_line(name: str, facts: Mapping[str, Any]) -> str:
             f"{facts['counts'].get('int8', 0)} nodes in INT8, {_method(facts['choice'])}, "
             f"{parity['sqnr_db']:.1f} dB, top-1 agreement {top1['k']}/{top1['n']}"
         )
+    if name == "half":
+        counts, top1 = facts["report"]["counts"], facts["parity"]["top1"]
+        return (
+            f"{counts['fp16']} of {sum(counts.values())} nodes in FP16, "
+            f"{facts['report']['casts']} Casts, top-1 agreement {top1['k']}/{top1['n']}"
+        )
     if name == "accuracy":
         before, after = facts["reference"], facts["actual"]
         return f"top-1 {before['k']}/{before['n']} → {after['k']}/{after['n']}"

@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from convexport.calibration.placement import probabilities
 from convexport.exporter.half_limits import (
+    CHANNELS,
     HARMLESS,
     LARGEST,
     MARGIN,
@@ -92,9 +93,11 @@ def half_from_ranges(
     nodes = [node for node in copy.graph if computes_floats(node)]
     limits = Limits(copy.opset_imports[""], magnitudes, frozenset(probabilities(copy.graph)))
     found = [*_requested(nodes, keep), *(row for node in nodes for row in limits.findings(node))]
-    kept = tuple(row for row in found if row.reason != HARMLESS)
-    kept_names = {row.node for row in kept}
-    half = [node for node in nodes if str(node.name) not in kept_names]
+    kept = [row for row in found if row.reason != HARMLESS]
+    names = {row.node for row in kept}
+    between = _between(nodes, {node for node in nodes if node.name in names})
+    kept += [Finding(str(node.name), node.op_type, "between") for node in between]
+    half = [node for node in nodes if node.name not in names and node not in between]
     if not half:
         raise _nothing_left(kept)
     ports = {node: half_inputs(node, limits.opset) for node in half}
@@ -107,7 +110,7 @@ def half_from_ranges(
     largest, tightest = max(held, default=(0.0, ""))
     report = HalfReport(
         precisions={str(node.name): "fp16" if node in ports else "fp32" for node in nodes},
-        kept=kept,
+        kept=tuple(kept),
         harmless=tuple(row for row in found if row.reason == HARMLESS),
         casts=_Typing(copy.graph, ports, _names(copy.graph)).apply(),
         tightest=tightest,
@@ -207,6 +210,20 @@ def _names(graph: ir.Graph) -> set[str]:
     values = [*graph.inputs, *graph.initializers.values()]
     values += [value for node in graph for value in node.outputs]
     return {str(each.name) for each in (*values, *graph)}
+
+
+def _between(nodes: list[ir.Node], kept: set[ir.Node]) -> list[ir.Node]:
+    """Nodes without weights that neither get FP16 nor give it to a node that wants it."""
+    inner: set[ir.Node] = set()
+    for node in nodes:
+        before = {value.producer() for value in node.inputs if value and not value.is_initializer()}
+        if node.op_type not in CHANNELS and before - {None} <= kept | inner:
+            inner.add(node)
+    for node in reversed(nodes):
+        after = {user for value in node.outputs for user, _ in value.uses()}
+        if not after <= kept | inner:
+            inner.discard(node)
+    return [node for node in nodes if node in inner - kept]
 
 
 def _requested(nodes: list[ir.Node], keep: Iterable[str]) -> Iterator[Finding]:

@@ -37,6 +37,7 @@ REASONS: Mapping[str, str] = {
     "probabilities": "most probabilities are near 0, where FP16 has few bits or none",
     "type": "the operator is not defined for FP16 in this opset, or holds a graph of its own",
     "requested": "--keep-fp32 names it",
+    "between": "only FP32 feeds and reads it, and it has no weights: FP16 would take two Casts",
     HARMLESS: "weights underflow, but the output moves by less than FP16's rounding of it",
 }
 
@@ -48,12 +49,7 @@ _OPERATORS = frozenset(
 )
 _SUMS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceL1"})
 # Operators that multiply their first input by the second, and the axis of its output channels.
-_CHANNELS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}
-# Where a constant is added to the output.
-_ADDED = frozenset(
-    {("Conv", 2), ("ConvTranspose", 2), ("Gemm", 2), ("BatchNormalization", 2)}
-    | {(operator, place) for operator in ("Add", "Sub") for place in (0, 1)}
-)
+CHANNELS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}
 
 
 @dataclass(frozen=True)
@@ -132,10 +128,10 @@ class Limits:
 
     def _effect(self, node: ir.Node, place: int, error: float) -> float:
         """How far at most the node's output moves, as a share of the largest value it had."""
-        if place == 1 and node.op_type in _CHANNELS and node.inputs[0] is not None:
+        if place == 1 and node.op_type in CHANNELS and node.inputs[0] is not None:
             error *= self.magnitude(node.inputs[0])
-        elif (node.op_type, place) not in _ADDED:
-            return inf
+        elif place != 2 or node.op_type not in {*CHANNELS, "BatchNormalization"}:
+            return inf  # not known; of a bias it is the error itself
         output = self.magnitude(node.outputs[0])
         return error / output if output else inf
 
@@ -145,7 +141,7 @@ class Limits:
             return "type"
         if node.op_type in _OPERATORS or divides:
             return "operator"
-        weighted = node.op_type in _CHANNELS
+        weighted = node.op_type in CHANNELS
         return "" if weighted or self.probabilities.isdisjoint(node.inputs) else "probabilities"
 
     def _sum(self, node: ir.Node) -> Iterator[Finding]:
@@ -210,11 +206,11 @@ def _half_allowed(domain: str, operator: str, opset: int, side: str) -> tuple[bo
 
 
 def _by_channel(node: ir.Node, place: int, array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(channels, weights of each): by output channel; what is added one by one; else as one."""
-    axis = _CHANNELS.get(node.op_type)
+    """(channels, weights of each): by output channel, or all as one where there are none."""
+    axis = CHANNELS.get(node.op_type)
     if place != 1 or axis is None or array.ndim < 2:
-        return array.reshape(-1, 1) if (node.op_type, place) in _ADDED else array.reshape(1, -1)
-    if node.op_type == "Gemm" and node.attributes.get_int("transB", 0):
+        return array.reshape(1, -1)
+    if node.op_type == "Gemm" and node.attributes.get_int("transB"):
         axis = 0
     return np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,14 @@ def measuring_conditions(seconds: float) -> dict[str, Any]:
 
 
 def latency_stage(
-    model: Path,
-    fp32: Path,
+    files: Mapping[str, Path],
     reference: Path,
     target: Target,
     seconds: float,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Latency at batch 1 on all cores: the simplified FP32 graph, and the model beside it."""
-    files = {"fp32": fp32} if model == fp32 else {"fp32": fp32, "int8": model}
-    spec = OrtSession(fp32, provider=target.provider).inputs[0]
+    """Latency at batch 1 on all cores of each file; the first is the baseline."""
+    spec = OrtSession(next(iter(files.values())), provider=target.provider).inputs[0]
     subjects = [
         Subject(
             label=label,

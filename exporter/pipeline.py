@@ -19,6 +19,7 @@ from convexport.exporter.artifacts import (
     CALIBRATION,
     EQUALIZED,
     EXPORTED,
+    HALF,
     QUANTIZED,
     RANGES,
     SIMPLIFIED,
@@ -27,13 +28,7 @@ from convexport.exporter.bundle_writer import REPORT, Parts, existing_bundle, wr
 from convexport.exporter.cache import StageCache, StageResult, stage_key
 from convexport.exporter.data import Images, choose_images
 from convexport.exporter.events import Events
-from convexport.exporter.findings import (
-    manifest_facts,
-    notes_of,
-    report_of,
-    version_of,
-    versions,
-)
+from convexport.exporter.findings import manifest_facts, notes_of, report_of, version_of, versions
 from convexport.exporter.options import BuildOptions
 from convexport.exporter.source import Source
 from convexport.exporter.sources import find_source
@@ -105,8 +100,9 @@ class _Build:
         done = [reference, exported, simplified]
         fp32 = model = simplified.directory / SIMPLIFIED
         if self.images.calibration is not None:
-            done += self._int8(simplified, reference)
-            model = done[-1].directory / QUANTIZED
+            half = self.options.precision == "fp16"
+            done += (self._half if half else self._int8)(simplified, reference)
+            model = done[-1].directory / (HALF if half else QUANTIZED)
         done += self._measure(model, fp32, reference)
         facts = {result.name: dict(result.facts) for result in done}
         notes = [*self.source.notes, *self.images.notes]
@@ -114,7 +110,7 @@ class _Build:
         parts = Parts(
             model=model,
             reference=fp32,
-            calibration=_existing(model.parent / CALIBRATION),
+            calibration=None if model is fp32 else model.parent / CALIBRATION,
             sample=np.load(reference.directory / "parity_inputs.npy", mmap_mode="r")[0],
             facts=manifest_facts(facts, notes),
             report=report_of(facts, done, self.source, notes),
@@ -191,6 +187,7 @@ class _Build:
             notes=self.images.notes,
             progress=self.events.advance,
             report=self.events.detail,
+            every=self.options.precision == "fp16",
         )
 
     def _calibrate(self, simplified: StageResult) -> StageResult:
@@ -205,6 +202,7 @@ class _Build:
             "images": images and images.fingerprint(),
             "notes": self.images.notes,
             "target": asdict(self.target),
+            "precision": self.options.precision,
         }
         return self._stage("calibrate", inputs, produce)
 
@@ -241,16 +239,25 @@ class _Build:
         }
         return self._stage("quantize", inputs, produce)
 
+    def _half(self, simplified: StageResult, reference: StageResult) -> list[StageResult]:
+        def produce(out: Path) -> Mapping[str, Any]:
+            from convexport.exporter.half_stage import half_stage
+
+            model = simplified.directory / SIMPLIFIED
+            return half_stage(model, ranges.facts, reference.directory, self.target, keep, out)
+
+        ranges, keep = self._calibrate(simplified), self.options.keep_fp32
+        return [ranges, self._stage("half", {"from": ranges.key, "keep_fp32": keep}, produce)]
+
     def _measure(self, model: Path, fp32: Path, reference: StageResult) -> Iterator[StageResult]:
         def accuracy(out: Path) -> Mapping[str, Any]:
             return measure.accuracy_stage(model, reference.directory, self.target)
 
         def latency(out: Path) -> Mapping[str, Any]:
-            return measure.latency_stage(
-                model, fp32, reference.directory, self.target, seconds, self.events.detail
-            )
+            return measure.latency_stage(files, reference.directory, self.target, seconds, tell)
 
-        seconds = self.options.bench_seconds
+        files: dict[str, Path] = {"fp32": fp32, self.options.precision: model}
+        seconds, tell = self.options.bench_seconds, self.events.detail
         inputs = {"model": model.parent.name, "target": asdict(self.target)}
         if self.images.evaluation is not None:
             yield self._stage("accuracy", {**inputs, "reference": reference.key}, accuracy)
@@ -284,13 +291,9 @@ def _request(
         "parity": images.parity.fingerprint(),
         "calibration": images.calibration and images.calibration.fingerprint(),
         "held_out": images.held_out and images.held_out.fingerprint(),
-        "choice": [asdict(options.method), options.repair, options.max_drop],
+        "choice": [asdict(options.method), options.repair, options.max_drop, options.keep_fp32],
         "target": asdict(target),
         "precision": options.precision,
         "bench": options.bench_seconds,
         "versions": versions(),
     }
-
-
-def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None

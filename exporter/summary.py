@@ -135,6 +135,8 @@ def _fidelity(report: Mapping[str, Any]) -> list[Any]:
     ]
     if "quantize" in parity:
         lines.append(f"INT8 against the same: {_parity(parity['quantize'])}")
+    if "half" in parity:
+        lines.append(f"FP16 against the same: {_parity(parity['half'])}")
     if report["accuracy"] != "not measured":
         lines.append(_accuracy(report["accuracy"], parity["reference"]["evaluation"]["set"]))
     else:

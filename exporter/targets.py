@@ -48,9 +48,8 @@ TARGETS = {
             runtime="onnxruntime",
             provider="CUDAExecutionProvider",
             opset=18,
-            precisions=("fp32",),
+            precisions=("fp32", "fp16"),
             refusals={
-                "fp16": "no FP16 graph is written yet",
                 "int8": "ONNX Runtime's CUDA provider runs Q/DQ in floats: slower than FP32",
             },
         ),
