@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from convexport.calibration.placement import probabilities
 from convexport.exporter.half_limits import (
@@ -90,6 +91,7 @@ def half_from_ranges(
         UnsupportedError: E0689, no node is left in FP16.
     """
     copy = model.clone()
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(copy)
     nodes = [node for node in copy.graph if computes_floats(node)]
     limits = Limits(copy.opset_imports[""], magnitudes, frozenset(probabilities(copy.graph)))
     found = [*_requested(nodes, keep), *(row for node in nodes for row in limits.findings(node))]

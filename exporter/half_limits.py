@@ -103,7 +103,8 @@ class Limits:
     def magnitude(self, value: ir.Value) -> float:
         """The largest absolute value of a weight or an activation."""
         if value.is_initializer():
-            return float(np.abs(array_of(value)).max(initial=0.0))
+            array = array_of(value)
+            return float(max(array.max(initial=0.0), -array.min(initial=0.0)))
         return self.magnitudes[str(value.name)]
 
     def _overflow(self, node: ir.Node, value: ir.Value) -> Iterator[Finding]:
@@ -114,11 +115,12 @@ class Limits:
 
     def _underflow(self, node: ir.Node, place: int, value: ir.Value) -> Iterator[Finding]:
         rows = _by_channel(node, place, array_of(value))
-        sizes = np.abs(rows).sum(axis=1, dtype=np.float64)
         least = _SMALLEST_ERROR / UNDERFLOW
-        thin = sizes < rows.shape[1] * least  # no other channel can lose so much
-        rows, sizes = rows[thin], sizes[thin]
-        errors = np.abs(rows - rows.astype(np.float16)).sum(axis=1, dtype=np.float64)
+        rows = rows[np.abs(rows).mean(axis=1) < 2 * least]  # no other channel can lose so much
+        sizes, errors = (
+            np.abs(each).sum(axis=1, dtype=np.float64)
+            for each in (rows, rows - rows.astype(np.float16))
+        )
         bad = errors > UNDERFLOW * sizes
         if bad.any():
             effect = self._effect(node, place, float(errors[bad].max()))

@@ -93,7 +93,7 @@ def half_stage(
 
 
 def layer_errors(fp32: Path, fp16: Path, image: np.ndarray, provider: str) -> list[Layer]:
-    """Every float tensor of the FP32 graph against its namesake in FP16, in the graph's order.
+    """Every float tensor that both graphs compute, in the order of the FP32 graph.
 
     Args:
         image: float32 1×C×H×W.
@@ -103,7 +103,9 @@ def layer_errors(fp32: Path, fp16: Path, image: np.ndarray, provider: str) -> li
     want, have = (_run_exposed(path, names, image, provider) for path in (fp32, fp16))
     outputs = ((str(node.name), str(each.name)) for node in model.graph for each in node.outputs)
     return [
-        Layer(node, name, _error(want[name], have[name])) for node, name in outputs if name in want
+        Layer(node, name, _error(want[name], have[name]))
+        for node, name in outputs
+        if name in want and name in have
     ]
 
 
@@ -126,10 +128,11 @@ def _error(want: np.ndarray, have: np.ndarray) -> float | None:
 def _run_exposed(
     path: Path, names: tuple[str, ...], image: np.ndarray, provider: str
 ) -> dict[str, np.ndarray]:
-    """What every named tensor becomes, the input left out."""
+    """What every named tensor becomes that a node of the graph makes."""
     model = onnx.load(path)
-    known = {value.name for value in (*model.graph.output, *model.graph.input)}
-    model.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in known)
+    known = {value.name for value in model.graph.output}
+    made = {name for node in model.graph.node for name in node.output} - known
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name in made)
     with TemporaryDirectory() as scratch:
         exposed = Path(scratch) / path.name
         save(model, exposed)
