@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from convexport.benchmarks.parity import require_parity
+from convexport.benchmarks.parity import Parity, require_parity
 from convexport.benchmarks.verify import LIMITS
 from convexport.exporter.artifacts import CALIBRATION, HALF
 from convexport.exporter.half import half_from_ranges
@@ -23,6 +23,9 @@ from convexport.runtime.batches import filled, fixed_batch
 from convexport.runtime.errors import GateError
 from convexport.runtime.files import json_bytes
 from convexport.runtime.ort_session import OrtSession
+
+# Rounding alone adds up over tens of layers; one that multiplies the error by this is at fault.
+_SUDDEN = 3.0
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,7 @@ def half_stage(
         keep: nodes that shall stay in FP32, by name or pattern.
 
     Raises:
-        GateError: E0561 to E0563, as ``require_parity``, with the first layer to blame; E0580,
-            a layer in between is not finite.
+        GateError: as ``require_half``.
         UsageError: E0289; UnsupportedError: E0689; as ``half_from_ranges``.
     """
     ranges = calibration["ranges"]
@@ -68,26 +70,11 @@ def half_stage(
     (directory / CALIBRATION).write_bytes(json_bytes(dict(calibration)))
     parity = compare_with_reference(directory / HALF, reference, target.provider)
     image = np.load(reference / "parity_inputs.npy", mmap_mode="r")[[parity.worst[0]]]
-    blamed = blame(layer_errors(simplified, directory / HALF, image, target.provider))
-    hint = f"--keep-fp32 {blamed.node} leaves that layer in FP32"
-    try:
-        require_parity(parity, "FP16", LIMITS["fp16"])
-    except GateError as error:
-        if parity.constant_reference:
-            raise
-        where = f"{error.where}; layer by layer it begins at {blamed.node}"
-        raise GateError(error.code, error.what, where=where, why=error.why, hint=hint) from error
-    if blamed.error is None:
-        raise GateError(
-            "E0580",
-            f"FP16: {blamed.tensor} is not finite, though it is in FP32",
-            where=f"behind the node {blamed.node}, image {parity.worst[0]}",
-            why="values that were not among those observed are beyond what FP16 holds",
-            hint=f"{hint}; images more like those that the net will see help (--calib DIR)",
-        )
+    layers = layer_errors(simplified, directory / HALF, image, target.provider)
+    require_half(parity, layers)
     return {
         "precisions": dict(half.report.precisions),
-        "report": {**half.report.to_dict(), "worst_layer": asdict(blamed)},
+        "report": {**half.report.to_dict(), "worst_layer": asdict(blame(layers))},
         "parity": parity.to_dict(),
     }
 
@@ -111,10 +98,42 @@ def layer_errors(fp32: Path, fp16: Path, image: np.ndarray, provider: str) -> li
 
 def blame(layers: list[Layer]) -> Layer:
     """The first layer that is not finite, else the first beyond the limit, else the worst."""
-    beyond = (each for each in layers if each.error is not None and each.error > LIMITS["fp16"])
     infinite = (each for each in layers if each.error is None)
+    beyond = (each for each in layers if (each.error or 0.0) > LIMITS["fp16"])
     first = next(infinite, None) or next(beyond, None)
     return first or max(layers, key=lambda each: each.error or 0.0)
+
+
+def require_half(parity: Parity, layers: list[Layer]) -> None:
+    """Let no FP16 graph pass that is off, or not finite somewhere, and say where it begins.
+
+    Raises:
+        GateError: E0561 to E0563, as ``require_parity``; E0580, a layer is not finite.
+    """
+    blamed = blame(layers)
+    try:
+        require_parity(parity, "FP16", LIMITS["fp16"])
+    except GateError as error:
+        if parity.constant_reference:
+            raise
+        where = f"{error.where}; layer by layer it begins at {blamed.node}"
+        hint = _hint(layers, blamed)
+        raise GateError(error.code, error.what, where=where, why=error.why, hint=hint) from error
+    if blamed.error is None:
+        raise GateError(
+            "E0580",
+            f"FP16: {blamed.tensor} is not finite, though it is in FP32",
+            where=f"behind the node {blamed.node}, image {parity.worst[0]}",
+            why="values that were not among those observed are beyond what FP16 holds",
+            hint=f"{_hint(layers, blamed)}; or calibrate with images like these (--calib DIR)",
+        )
+
+
+def _hint(layers: list[Layer], blamed: Layer) -> str:
+    before = max((each.error or 0.0 for each in layers[: layers.index(blamed)]), default=0.0)
+    if blamed.error is not None and blamed.error < _SUDDEN * before:
+        return "errors grow from layer to layer, none is to blame alone: build it with --fp32"
+    return f"--keep-fp32 {blamed.node} leaves that layer in FP32"
 
 
 def _error(want: np.ndarray, have: np.ndarray) -> float | None:
