@@ -136,6 +136,9 @@ class _Typing:
 
     def apply(self) -> int:
         """Type weights and activations; the number of Casts."""
+        values = [*self.graph.inputs, *(v for node in self.graph for v in node.outputs)]
+        # What the given model has in float16 already stays as it is.
+        activations = [value for value in values if value.dtype == ir.DataType.FLOAT]
         for weight in list(self.graph.initializers.values()):
             if weight.dtype == ir.DataType.FLOAT:
                 self._narrow_weight(weight)
@@ -145,7 +148,6 @@ class _Typing:
             for value in node.outputs:
                 if value.dtype == ir.DataType.FLOAT:
                     value.dtype = ir.DataType.FLOAT16
-        activations = [*self.graph.inputs, *(v for node in self.graph for v in node.outputs)]
         casts = sum(self._cast(value) for value in activations)
         self.graph.sort()
         return casts
@@ -167,17 +169,11 @@ class _Typing:
 
     def _cast(self, value: ir.Value) -> int:
         """Give whoever wants the other type a Cast; how many that took: none or one."""
-        other = {
-            ir.DataType.FLOAT: ir.DataType.FLOAT16,
-            ir.DataType.FLOAT16: ir.DataType.FLOAT,
-        }.get(value.dtype)  # type: ignore[arg-type]  # None, or an integer type: no Cast
-        if other is None or value.is_initializer():
+        wide = value.dtype == ir.DataType.FLOAT
+        other, suffix = (ir.DataType.FLOAT16, "fp16") if wide else (ir.DataType.FLOAT, "fp32")
+        users, leaves = self._users(value, other), value.is_graph_output() and not wide
+        if value.is_initializer() or not (users or leaves):
             return 0
-        users, asked = self._users(value, other), value.is_graph_output()
-        leaves = asked and other == ir.DataType.FLOAT
-        if not users and not leaves:
-            return 0
-        suffix = "fp16" if other == ir.DataType.FLOAT16 else "fp32"
         name = self._free(f"{value.name}.{suffix}")
         cast = ir.node("Cast", [value], {"to": int(other)}, name=name)
         output = cast.outputs[0]
@@ -193,12 +189,12 @@ class _Typing:
         return 1
 
     def _users(self, value: ir.Value, dtype: ir.DataType) -> list[tuple[ir.Node, int]]:
-        """Who reads the value and wants it in that type."""
+        """Who reads the value and wants it in that type; a Cast takes either."""
         half = dtype == ir.DataType.FLOAT16
         return [
             (user, place)
             for user, place in value.uses()
-            if (place in self.ports.get(user, ())) == half
+            if user.op_type != "Cast" and (place in self.ports.get(user, ())) == half
         ]
 
     def _free(self, name: str) -> str:
