@@ -76,9 +76,9 @@ def quantized_tensors(graph: ir.Graph, placement: Placement) -> tuple[str, ...]:
     the activation that is fused into it, and never a probability.
     """
     chosen: dict[str, None] = {}
-    probabilities = _probabilities(graph)
+    softened = probabilities(graph)
     for node in graph:
-        if not is_integer(node, placement) or probabilities & set(activation_inputs(node)):
+        if not is_integer(node, placement) or softened & set(activation_inputs(node)):
             continue
         bare = bare_input(node, placement)
         for value in activation_inputs(node):
@@ -137,7 +137,7 @@ def _depth(value: ir.Value) -> int:
     return depths[value]
 
 
-def _probabilities(graph: ir.Graph) -> set[ir.Value]:
+def probabilities(graph: ir.Graph) -> set[ir.Value]:
     """What Softmax gives and what is made of it: most are near 0, where one scale has no steps."""
     found: set[ir.Value] = set()
     for node in graph:

@@ -67,9 +67,7 @@ def show(name: str, as_json: bool) -> None:
 @click.argument("model")
 @click.option("--fp32", "precision", flag_value="fp32", help="32-bit floats (the default).")
 @click.option("--bf16", "precision", flag_value="bf16", help="16-bit floats of 8 bits (openvino).")
-@click.option(
-    "--fp16", "precision", flag_value="fp16", help="16-bit floats (no target takes them yet)."
-)
+@click.option("--fp16", "precision", flag_value="fp16", help="16-bit floats where they hold.")
 @click.option("--int8", "precision", flag_value="int8", help="8-bit integers, calibrated.")
 @click.option("--target", default="cpu", show_default=True, help=_TARGETS)
 @click.option("--weights", help="pretrained, digits, random[:SEED], or a checkpoint's path.")
@@ -79,6 +77,7 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--percentile", type=float, help="Of magnitudes to cover.  [default: 99.999]")
 @click.option("--repair", help="equalization,bias or none.  [default: equalization,bias]")
 @click.option("--max-drop", metavar="SHARE", callback=share, help="Accuracy budget, as 0.5%.")
+@click.option("--keep-fp32", multiple=True, metavar="NODE", help="Not in FP16; * for any part.")
 @click.option("--parity-images", type=int, help="Compare on so many.  [default: 64]")
 @click.option("--classes", type=int, help="Number of classes, where it is not the net's own.")
 @click.option(
@@ -233,9 +232,16 @@ def _build_options(*, precision: Any, cache_dir: Path | None, **rest: Any) -> An
     from convexport.calibration.thresholds import Method
     from convexport.exporter.options import BuildOptions
 
-    names = ("calib", "calib_images", "method", "percentile", "repair", "max_drop")
-    if precision != "int8" and (precision or rest["target"] != "auto"):
-        _refuse_given({name: rest[name] for name in names}, "--int8", "it calibrates nothing else")
+    any_precision = not precision and rest["target"] == "auto"
+    if precision not in ("int8", "fp16") and not any_precision:
+        observing = {name: rest[name] for name in ("calib", "calib_images")}
+        _refuse_given(observing, "--int8 or --fp16", "nothing else observes images")
+    if precision != "int8" and not any_precision:
+        names = ("method", "percentile", "repair", "max_drop")
+        _refuse_given({name: rest[name] for name in names}, "--int8", "nothing else quantizes")
+    if precision != "fp16":
+        kept = {"keep_fp32": rest["keep_fp32"] or None}
+        _refuse_given(kept, "--fp16", "the rest is FP32 or INT8")
     if rest["method"] != "percentile":
         chosen = rest["method"] or "auto"
         _refuse_given(

@@ -127,6 +127,10 @@ def stage_line(name: str, facts: Mapping[str, Any]) -> str:
     if name == "quantize":
         placed = f"{facts['counts'].get('int8', 0)} nodes in INT8"
         return f"{placed}, {_method(facts['choice'])}, {fidelity(facts['parity'])}"
+    if name == "half":
+        counts, casts = facts["report"]["counts"], facts["report"]["casts"]
+        typed = f"{counts['fp16']} of {sum(counts.values())} nodes in FP16, {casts} Casts"
+        return f"{typed}, {fidelity(facts['parity'])}"
     if name == "target":
         return target_line(facts["parity"])
     if name == "accuracy":

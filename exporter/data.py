@@ -26,7 +26,7 @@ class Images:
 
     Attributes:
         calibration: sets the ranges; None where nothing is calibrated.
-        held_out: what calibration decides is tried on these; None where nothing is calibrated.
+        held_out: what calibration decides is tried on these; None where nothing is tried.
         parity: artefact and reference are compared on these.
         evaluation: labelled images of the net's own task; None where there are none.
     """
@@ -71,11 +71,12 @@ def choose_images(source: Source, options: BuildOptions) -> Images:
     if options.max_drop is not None and images.held_out is not None:
         counted = images.held_out if images.evaluation is None else images.evaluation
         _require_provable(options.max_drop, len(counted))
-    return images
+    # What FP16 decides follows from the ranges: nothing is tried.
+    return replace(images, held_out=None) if options.precision == "fp16" else images
 
 
 def _chosen(source: Source, options: BuildOptions) -> Images:
-    calibrated = options.precision == "int8"
+    calibrated = options.precision in ("int8", "fp16")
     # What a new classifier answers has nothing to do with digits.
     digital = source.weights["kind"] == "digits" and "classifier" not in source.weights
     if digital and options.calib is None:

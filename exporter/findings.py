@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from convexport.benchmarks.verify import LOW_SQNR_DB
@@ -11,7 +11,9 @@ from convexport.exporter.cache import StageResult
 from convexport.exporter.source import Source
 
 _TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxslim", "onnxruntime", "numpy")
-_COMPARED = ("export", "simplify", "quantize", "target")
+_COMPARED = ("export", "simplify", "quantize", "half", "target")
+# That the terminal names of those that FP16 cannot hold; the manifest has all.
+_MOST_TENSORS = 5
 
 
 def notes_of(result: StageResult) -> list[str]:
@@ -20,10 +22,27 @@ def notes_of(result: StageResult) -> list[str]:
         return list(result.facts["notes"])
     if result.name == "calibrate":
         return [f"calibration: {doubt}" for doubt in result.facts["doubts"]]
+    if result.name == "half":
+        return list(_kept_in_fp32(result.facts["report"]["kept"]))
     noise = result.facts["parity"]["sqnr_db"] if result.name == "quantize" else None
     if noise is not None and noise < LOW_SQNR_DB:
         return [f"INT8 keeps only {noise:.1f} dB of signal to noise: measure what the task loses"]
     return []
+
+
+def _kept_in_fp32(kept: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The weights and activations that FP16 cannot hold; what always stays in FP32 is no news."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in kept:
+        if row["tensor"]:
+            found.setdefault((row["tensor"], row["reason"]), []).append(row)
+    for (tensor, reason), rows in list(found.items())[:_MOST_TENSORS]:
+        magnitude, limit = rows[0]["magnitude"], rows[0]["limit"]
+        reached = "unknown" if magnitude is None else f"{magnitude:.3g}"
+        nodes = ", ".join(row["node"] for row in rows)
+        yield f"FP32 for {nodes}: {reason} of {tensor}, {reached} against {limit:.3g}"
+    if len(found) > _MOST_TENSORS:
+        yield f"FP32 for {len(found) - _MOST_TENSORS} more tensors: see fp16 in the manifest"
 
 
 def versions() -> dict[str, str]:
@@ -41,15 +60,16 @@ def version_of(package: str) -> str:
 
 def manifest_facts(facts: Mapping[str, dict[str, Any]], notes: list[str]) -> dict[str, Any]:
     """What is the same for the same inputs: everything but latency."""
-    quantized = facts.get("quantize", {})
+    narrow = facts.get("quantize") or facts.get("half", {})
     calibration = {k: v for k, v in facts.get("calibrate", {}).items() if k != "ranges"}
-    if quantized:
-        calibration["choice"] = quantized["choice"]
+    if "choice" in narrow:
+        calibration["choice"] = narrow["choice"]
     parity = {name: facts[name]["parity"] for name in _COMPARED if name in facts}
     return {
         "graph": {key: facts["simplify"][key] for key in ("opset", "nodes", "operators")},
         "output_kind": facts["simplify"]["output_kind"],
-        "layers": quantized.get("precisions", {}),
+        "layers": narrow.get("precisions", {}),
+        "fp16": facts.get("half", {}).get("report"),
         "calibration": calibration or None,
         "parity": {"reference": facts["reference"], **parity},
         "notes": notes,
@@ -71,6 +91,7 @@ def report_of(
         "weights": dict(source.weights),
         "notes": notes,
         "parity": manifest_facts(facts, notes)["parity"],
+        "fp16": facts.get("half", {}).get("report"),
         "accuracy": facts.get("accuracy", "not measured"),
         "latency": facts.get("latency", "not measured"),
         "stages": [

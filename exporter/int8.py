@@ -30,6 +30,7 @@ from convexport.exporter.stages import (
     Facts,
     Progress,
     compare_with_reference,
+    every_float,
     fp32_parity,
     graph_facts,
     save,
@@ -55,6 +56,7 @@ class Calibration:
         notes: what a user must know about the images.
         progress: told images done and images in all.
         report: told what is being tried.
+        every: observe every float tensor, not only those that the placement quantizes.
     """
 
     images: ImageSet
@@ -64,6 +66,7 @@ class Calibration:
     notes: tuple[str, ...]
     progress: Progress
     report: Callable[[str], None]
+    every: bool = False
 
     @cached_property
     def placement(self) -> Placement:
@@ -78,9 +81,9 @@ class Calibration:
 
 
 def calibrate_stage(simplified: Path, request: Calibration, directory: Path) -> Facts:
-    """Images → ranges of every tensor that the target's placement quantizes."""
+    """Images → ranges of every tensor that the target's placement quantizes, or of every one."""
     model = ir.load(simplified)
-    tensors = _tensors_to_observe(model, request)
+    tensors = every_float(model) if request.every else _tensors_to_observe(model, request)
     weights, tally = census_of_weights(model.graph), InputTally()
     runner = _observed(model, tensors, directory)
     del model

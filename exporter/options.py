@@ -42,6 +42,7 @@ class BuildOptions:
         method: how thresholds are chosen.
         repair: what is done for a net that INT8 hurts, where it gains: names of ``REPAIRS``.
         max_drop: share in 0..1 of decisions that INT8 may change; None asks for no proof.
+        keep_fp32: nodes that stay in FP32 though FP16 is asked for: names, or patterns of them.
         parity_images: how many images each stage is compared with the reference on.
         classes: number of classes where it is not the net's own.
         new_classifier: where the checkpoint has other classes, take a random classifier instead.
@@ -63,6 +64,7 @@ class BuildOptions:
     method: Method = field(default_factory=Method)
     repair: tuple[str, ...] = REPAIRS
     max_drop: float | None = None
+    keep_fp32: tuple[str, ...] = ()
     parity_images: int = PARITY_IMAGES
     classes: int | None = None
     new_classifier: bool = False

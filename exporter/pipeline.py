@@ -18,6 +18,7 @@ from convexport.exporter import measure
 from convexport.exporter.artifacts import (
     CALIBRATION,
     EXPORTED,
+    HALF,
     QUANTIZED,
     SIMPLIFIED,
 )
@@ -32,8 +33,8 @@ from convexport.exporter.findings import (
     version_of,
     versions,
 )
-from convexport.exporter.int8_pipeline import int8_stages
 from convexport.exporter.measure import Entrant
+from convexport.exporter.narrow import half_stages, int8_stages
 from convexport.exporter.options import BuildOptions, Precision
 from convexport.exporter.results import BuildResult, Made
 from convexport.exporter.source import Source
@@ -110,8 +111,9 @@ class Build:
         done = [reference, exported, simplified]
         fp32 = model = simplified.directory / SIMPLIFIED
         if self.images.calibration is not None:
-            done += int8_stages(self, simplified, reference)
-            model = done[-1].directory / QUANTIZED
+            half = self.precision == "fp16"
+            done += (half_stages if half else int8_stages)(self, simplified, reference)
+            model = done[-1].directory / (HALF if half else QUANTIZED)
         entrant = Entrant(model, self.target, self.precision)
         done += self._check(entrant, fp32, reference)
         return Made(tuple(done), entrant, fp32)
@@ -138,7 +140,7 @@ class Build:
         parts = Parts(
             model=model,
             reference=made.fp32,
-            calibration=_existing(model.parent / CALIBRATION),
+            calibration=None if model is made.fp32 else model.parent / CALIBRATION,
             sample=np.load(made.done[0].directory / "parity_inputs.npy", mmap_mode="r")[0],
             facts=manifest_facts(facts, notes),
             report={**report_of(facts, made.done, self.source, notes), **more},
@@ -239,11 +241,7 @@ def common_request(source: Source, images: Images, options: BuildOptions) -> dic
         "parity": images.parity.fingerprint(),
         "calibration": images.calibration and images.calibration.fingerprint(),
         "held_out": images.held_out and images.held_out.fingerprint(),
-        "choice": [asdict(options.method), options.repair, options.max_drop],
+        "choice": [asdict(options.method), options.repair, options.max_drop, options.keep_fp32],
         "bench": options.bench_seconds,
         "versions": versions(),
     }
-
-
-def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
 from convexport.benchmarks.parity import Parity, compare, require_parity
 from convexport.benchmarks.verify import LIMITS
@@ -113,6 +114,12 @@ def compare_with_reference(
 def save(model: onnx.ModelProto, path: Path) -> None:
     """Write a model so that the same model gives the same bytes."""
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def every_float(model: ir.Model) -> tuple[str, ...]:
+    """The names of the input and of all float tensors that are computed."""
+    values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
+    return tuple(str(value.name) for value in values if value.dtype == ir.DataType.FLOAT)
 
 
 def graph_facts(model: onnx.ModelProto) -> Facts:

@@ -152,6 +152,8 @@ def _fidelity(report: Mapping[str, Any]) -> list[Any]:
     ]
     if "quantize" in parity:
         lines.append(f"INT8 against the same: {_parity(parity['quantize'])}")
+    if "half" in parity:
+        lines.append(f"FP16 against the same: {_parity(parity['half'])}")
     if "target" in parity:
         lines.append(f"on the target, {target_line(parity['target'])}")
     if report["accuracy"] != "not measured":

@@ -82,10 +82,9 @@ TARGETS = {
             runtime="onnxruntime",
             provider="CUDAExecutionProvider",
             opset=18,
-            precisions=("fp32",),
+            precisions=("fp32", "fp16"),
             refusals={
                 "bf16": "no BF16 graph is written yet",
-                "fp16": "no FP16 graph is written yet",
                 "int8": "ONNX Runtime's CUDA provider runs Q/DQ in floats: slower than FP32",
             },
         ),

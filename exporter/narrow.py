@@ -1,4 +1,4 @@
-"""INT8's part of a build: ranges, equalization, and the choice of a recipe, each a stage."""
+"""What follows the FP32 graph: INT8's ranges, equalization and recipe, or FP16, each a stage."""
 
 from __future__ import annotations
 
@@ -27,6 +27,19 @@ def int8_stages(build: Build, simplified: StageResult, reference: StageResult) -
     return [*done, _quantize(build, files, done, reference)]
 
 
+def half_stages(build: Build, simplified: StageResult, reference: StageResult) -> list[StageResult]:
+    """From the simplified graph to the typed FP16 one; the last result holds it."""
+
+    def produce(out: Path) -> Mapping[str, Any]:
+        from convexport.exporter.half_stage import half_stage
+
+        model = simplified.directory / SIMPLIFIED
+        return half_stage(model, ranges.facts, reference.directory, build.graph, keep, out)
+
+    ranges, keep = _calibrate(build, simplified), build.options.keep_fp32
+    return [ranges, build.stage("half", {"from": ranges.key, "keep_fp32": keep}, produce)]
+
+
 def _calibration(build: Build) -> Any:
     from convexport.exporter.int8 import Calibration
 
@@ -38,6 +51,7 @@ def _calibration(build: Build) -> Any:
         notes=build.images.notes,
         progress=build.events.advance,
         report=build.events.detail,
+        every=build.precision == "fp16",
     )
 
 
@@ -53,6 +67,7 @@ def _calibrate(build: Build, simplified: StageResult) -> StageResult:
         "images": images and images.fingerprint(),
         "notes": build.images.notes,
         "target": asdict(build.graph),
+        "every": build.precision == "fp16",
     }
     return build.stage("calibrate", inputs, produce)
 
