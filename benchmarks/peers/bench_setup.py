@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guard import Limits, ask
+from guard import HOW_TO, Limits, ask
 from nets import Net
 from results import Results, Row
 from tools import Tool
@@ -42,10 +42,7 @@ class Setup:
     def ask(self, request: Mapping[str, Any], *, foreign: bool) -> dict[str, Any]:
         """The answer of a fresh process, and what else ran meanwhile."""
         if foreign and not self.python.exists():
-            return {
-                "status": "not installed",
-                "why": f"no interpreter {self.python}: benchmarks/peers/README.md tells how",
-            }
+            return {"status": "not installed", "why": f"no {self.python}: {HOW_TO}"}
         interpreter = str(self.python) if foreign else sys.executable
         before = load_snapshot()
         answer = ask((interpreter, _CHILD), request, self.limits)
@@ -57,8 +54,10 @@ class Setup:
             return found
         row = self.results.add({**wanted, **measure()})
         name = " ".join(str(value) for key, value in wanted.items() if key != "stage")
-        seconds = f", {row['seconds']:.1f} s" if "seconds" in row else ""
-        self.say(f"{row['stage']} {name}: {row['status']}{seconds} {row.get('why', '')}".strip())
+        facts = [row["status"]]
+        facts += [f"{row['seconds']:.1f} s"] if "seconds" in row else []
+        facts += [row["why"]] if "why" in row else []
+        self.say(f"{row['stage']} {name}: {', '.join(facts)}")
         return row
 
     def quantize(self, net: Net, tool: Tool, count: int, batch: int = 1) -> dict[str, Any]:

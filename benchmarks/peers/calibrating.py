@@ -50,9 +50,8 @@ def calibrate(setup: Setup, nets: Iterable[Net], plan: Plan) -> None:
 
 def _goes_on(rows: Sequence[dict[str, Any]], tool: Tool, round_: int, plan: Plan) -> bool:
     before = [row for row in rows if row["tool"] == tool.name and row["round"] < round_]
-    spent = sum(row["wall_s"] for row in before)
-    whole = sum(row["status"] == "ok" for row in before) == round_
-    return whole and spent <= plan.patience_s
+    spent = sum(float(row.get("wall_s", 0)) for row in before)
+    return spent <= plan.patience_s and sum(row["status"] == "ok" for row in before) == round_
 
 
 def _measure(setup: Setup, net: Net, tool: Tool, count: int, batch: int, round_: int) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from arrays import batches
+from guard import HOW_TO
 from runners import RUNTIMES, Run
 from tools import Quantize, Work
 
@@ -43,7 +44,7 @@ def main() -> None:
     try:
         value = {"status": "ok", **_JOBS[request["job"]](request)}
     except _NotInstalledError as error:
-        value = {"status": "not installed", "why": str(error)}
+        value = {"status": "not installed", "why": f"{error}: {HOW_TO}"}
     except MemoryError as error:
         value = {"status": "out of memory", "why": repr(error)[:300]}
     except Exception as error:  # a peer may raise whatever it likes: that is its result
@@ -59,9 +60,14 @@ class _NotInstalledError(Exception):
 
 
 def _quantize(request: Request) -> Answer:
-    paths = {key: Path(request[key]) for key in ("model", "images", "output")}
-    numbers = {key: request[key] for key in ("input_name", "count", "batch")}
-    work = Work(**paths, **numbers)
+    work = Work(
+        Path(request["model"]),
+        request["input_name"],
+        Path(request["images"]),
+        request["count"],
+        request["batch"],
+        Path(request["output"]),
+    )
     started = time.perf_counter()
     quantize = _imported(request["module"], request["options"])
     imported = time.perf_counter()

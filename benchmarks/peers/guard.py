@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+HOW_TO = "benchmarks/peers/README.md tells how"
 _INTERVAL_S = 0.05
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 # Nothing is sent to the makers of the tools, nor asked of them.
@@ -64,11 +65,12 @@ def ask(command: Sequence[str], request: Mapping[str, Any], limits: Limits) -> d
             peak, ended = _watched(process, limits)
             answer = ended or _answer(process.returncode, out, errors)
             cpu_s = _children_cpu_s() - before
-    peak = max(peak, answer.pop("peak_bytes", None) or 0)
-    return {**answer, "peak_bytes": peak, "cpu_s": cpu_s, "wall_s": time.monotonic() - start}
+    # Its own account misses no moment, but its descendants.
+    whole = max(peak, answer.get("peak_bytes") or 0)
+    return {**answer, "peak_bytes": whole, "cpu_s": cpu_s, "wall_s": time.monotonic() - start}
 
 
-def _watched(process: subprocess.Popen[bytes], limits: Limits) -> tuple[int, dict[str, str]]:
+def _watched(process: subprocess.Popen[bytes], limits: Limits) -> tuple[int, dict[str, Any]]:
     """The most that was resident, and why it was ended, if it was. It is gone in any case."""
     peak, deadline = 0, time.monotonic() + limits.seconds
     try:
@@ -104,7 +106,7 @@ def _answer(code: int, out: IO[bytes], errors: IO[bytes]) -> dict[str, Any]:
     if "bad_alloc" in tail:
         return {"status": "out of memory", "why": tail}
     if "No module named 'convexport'" in tail:
-        return {"status": "not installed", "why": tail.splitlines()[-1]}
+        return {"status": "not installed", "why": f"{tail.splitlines()[-1]}: {HOW_TO}"}
     return {"status": "failed", "why": f"exit code {code}: {tail}"}
 
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +16,8 @@ from convexport.calibration.photographs import photographs
 from convexport.runtime.bundle import Manifest, read_manifest
 
 
-class Images(NamedTuple):
+@dataclass(frozen=True)
+class Images:
     """An array of images, see ``arrays``, and how many they are."""
 
     path: Path

@@ -12,6 +12,7 @@ two files on the same images is compared as ``convexport.benchmarks.accuracy`` c
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -31,7 +32,7 @@ from convexport.benchmarks.parity import picks
 from convexport.benchmarks.statistics import proportion
 from convexport.runtime.files import sha256_of
 
-_RESAMPLES = 2000
+_RESAMPLES = 10_000
 _INTERVAL = (0.025, 0.975)
 
 Floats = NDArray[np.float64]
@@ -120,7 +121,8 @@ class _Case:
         except _NoLogitsError as error:
             return error.answer
         compared = compare_outputs(reference, actual, first)
-        return {"status": "ok", "file_sha256": sha256_of(file), "against": own.name, **compared}
+        facts = {"file_sha256": sha256_of(file), "against": own.name}
+        return {"status": "ok", **facts, "versions": self._versions(file, runtime), **compared}
 
     def _file(self, tool: Tool) -> Path:
         answer = self.setup.made(self.net, tool, self.count)
@@ -129,8 +131,7 @@ class _Case:
         return quantized_file(self.net, tool, self.count)
 
     def _logits(self, file: Path, runtime: str) -> Logits:
-        name = f"{sha256_of(file)[:16]}-{runtime}-{self.images.count}.npy"
-        path = self.net.directory / "logits" / name
+        path = self._kept(file, runtime)
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             part = path.with_suffix(".part.npy")
@@ -148,8 +149,17 @@ class _Case:
             )
             if answer["status"] != "ok":
                 raise _NoLogitsError(answer)
+            path.with_suffix(".json").write_text(json.dumps(answer["versions"]))
             part.rename(path)
         logits: Logits = np.load(path)
         if not np.isfinite(logits).all():
             raise _NoLogitsError({"status": "failed", "why": "logits that are not finite"})
         return logits
+
+    def _kept(self, file: Path, runtime: str) -> Path:
+        """Under the hash of the file that gave them: another one's are never taken for its."""
+        name = f"{sha256_of(file)[:16]}-{runtime}-{self.images.count}.npy"
+        return self.net.directory / "logits" / name
+
+    def _versions(self, file: Path, runtime: str) -> Any:
+        return json.loads(self._kept(file, runtime).with_suffix(".json").read_text())

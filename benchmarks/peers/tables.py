@@ -32,8 +32,16 @@ def _stage(name: str, rows: Sequence[Row]) -> Iterator[str]:
     columns = head.split(" | ")
     yield f"| {head} |"
     yield "|" + "|".join("--:" if column.endswith(":") else "---" for column in columns) + "|"
-    for cells in table(rows):
+    for cells in table(sorted(rows, key=_place)):
         yield f"| {' | '.join((*cells, *[''] * (len(columns) - len(cells))))} |"
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    """Where a row stands: convexport before the others, and these as they are listed."""
+    names = [PLAIN.name, UNQUANTIZED.name, "", *(tool.name for tool in PEERS)]
+    rank = names.index(row["tool"] if row["tool"] in names else "")
+    case = (row["images"], row.get("batch", 0), row.get("threads", 0))
+    return row["net"], *case, rank, row["tool"], row.get("runtime", "")
 
 
 def _conditions(rows: Sequence[Row]) -> Iterator[str]:
@@ -65,7 +73,7 @@ def _grouped(rows: Sequence[Row], *names: str) -> dict[tuple[Any, ...], list[Row
 
 def _calibrations(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
     groups = _grouped(rows, "net", "images", "tool")
-    for (net, images, tool), mine in sorted(groups.items(), key=lambda item: item[0][:2]):
+    for (net, images, tool), mine in groups.items():
         whole = [row for row in mine if row["status"] == "ok"]
         if not whole:
             yield net, str(images), tool, _failure(mine[-1])
@@ -92,7 +100,7 @@ def _times(pairs: Sequence[tuple[float, float]]) -> str:
 
 
 def _errors(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
-    for row in sorted(rows, key=lambda row: (str(row["net"]), int(row["images"]))):
+    for row in rows:
         place = row["net"], str(row["images"]), row["tool"], row["runtime"]
         if row["status"] != "ok":
             yield *place, _failure(row)
@@ -113,13 +121,15 @@ def _interval(value: Mapping[str, float | None]) -> str:
 def _signed(value: Mapping[str, float | None]) -> str:
     if value["value"] is None:
         return "no noise"
-    return f"{value['value']:+.1f} ({value['low']:+.1f} to {value['high']:+.1f})"
+    # Adding nothing makes of minus zero a plain one.
+    whole, low, high = (float(value[name] or 0) + 0.0 for name in ("value", "low", "high"))
+    return f"{whole:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _latencies(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
-    groups = _grouped(rows, "net", "batch", "threads", "images", "tool", "runtime")
-    for key, mine in sorted(groups.items(), key=lambda item: item[0][:4]):
-        net, batch, threads, _, tool, runtime = key
+    groups = _grouped(rows, "net", "images", "batch", "threads", "tool", "runtime")
+    for key, mine in groups.items():
+        net, _, batch, threads, tool, runtime = key
         place = net, str(batch), str(threads), tool, runtime
         medians = _medians(mine)
         if not medians:

@@ -67,7 +67,7 @@ PLAIN = Tool(
     foreign=False,
     runtimes=(),
 )
-_NNCF = {"suffix": ".xml", "runtimes": ("openvino", "openvino-f32")}
+_OPENVINO = ("openvino", "openvino-f32")
 
 PEERS = (
     Tool(
@@ -116,15 +116,16 @@ PEERS = (
         name="nncf",
         about="nncf.quantize of an OpenVINO model as it comes, subset_size all images",
         module="peer_nncf",
-        options={},
-        **_NNCF,
+        suffix=".xml",
+        runtimes=_OPENVINO,
     ),
     Tool(
         name="nncf-mixed",
         about="the same with preset MIXED: asymmetric activations",
         module="peer_nncf",
         options={"preset": "MIXED"},
-        **_NNCF,
+        suffix=".xml",
+        runtimes=_OPENVINO,
     ),
     Tool(
         name="nncf-onnx",
