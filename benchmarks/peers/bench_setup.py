@@ -88,9 +88,16 @@ class Setup:
         return answer
 
     def made(self, net: Net, tool: Tool, count: int) -> dict[str, Any]:
-        """Let a tool quantize a net unless its file is there; the answer's status says whether."""
+        """Let a tool quantize a net unless its file is there; the answer's status says whether.
+
+        What a tool could not do within the limits is not tried again.
+        """
         if quantized_file(net, tool, count).exists():
             return {"status": "ok"}
+        place = {"net": net.name, "images": count, "tool": tool.name}
+        for row in (*self.results.rows("calibrate"), *self.results.rows("error")):
+            if place.items() <= row.items() and row["status"] in ("out of memory", "timed out"):
+                return {"status": row["status"], "why": row["why"]}
         self.say(f"{net.name}: {tool.name} quantizes with {count} images")
         return self.quantize(net, tool, count)
 

@@ -9,6 +9,7 @@ is measured; a run that was interrupted goes on where it stopped.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from tools import PEERS, choose
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing, or write the tables."""
     asked = _parser().parse_args(arguments)
+    # As Ctrl-C does it: a child leads a session of its own and would stay.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = Results(asked.results)
     if asked.stage == "table":
         asked.table.write_text(write_tables(results), encoding="utf-8")
