@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from arrays import batches
 from guard import Limits, ask
 from numpy.testing import assert_allclose, assert_array_equal
+from onnx import numpy_helper
 from output_error import compare_outputs, decibels
 from results import Results
 from tables import write_tables
@@ -90,6 +92,29 @@ def test_the_error_is_that_of_the_file_it_names(compare: Compare, tmp_path: Path
     assert mine["snr_db"]["low"] < mine["snr_db"]["value"] < mine["snr_db"]["high"]
     assert mine["gain_db"]["value"] == 0 == mine["gain_pp"]["value"]
     assert mine["top1"]["k"] >= 38 and mine["top1"]["n"] == 40
+
+
+@pytest.mark.slow
+def test_convexports_file_is_that_of_a_build(compare: Compare) -> None:
+    compare("error", "--images", "16", "--evaluate", "40", "--tool")
+    place: Path = compare.place  # type: ignore[attr-defined]
+    options = ("--weights", "digits", "--calib-images", "16", "--method", "percentile")
+    command = (sys.executable, "-m", "convexport", "build", "lenet5", "--int8", *options)
+    places = ("-o", str(place / "built"), "--cache-dir", str(place / "cache/convexport"))
+    subprocess.run([*command, *places, "--bench-seconds", "0"], check=True, capture_output=True)
+    mine, built = (
+        {each.name: numpy_helper.to_array(each) for each in onnx.load(file).graph.initializer}
+        for file in (
+            place / "lenet5-digits/int8/convexport-percentile-16/model.onnx",
+            place / "built/model.onnx",
+        )
+    )
+    assert mine.keys() == built.keys() and len(mine) > 20
+    for name in mine:
+        # Images go through in other batches: sums are rounded in another order.
+        step = 0 if mine[name].dtype.kind == "f" else 1
+        near = {"rtol": 1e-5, "atol": step, "err_msg": name}
+        assert_allclose(mine[name].astype(float), built[name].astype(float), **near)
 
 
 @pytest.mark.slow
