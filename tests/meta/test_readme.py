@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
+    "benchmarks/peers/README.md",
     "docs/design.md",
     "docs/figures.md",
     "docs/literature.md",

@@ -1,0 +1,99 @@
+"""``latency``: how long a call of each file takes, in the runtime that it is meant for.
+
+Every sample comes from a fresh process that runs one file alone, by the meter of
+``convexport.benchmarks``: one stream, host to host, decoded and preprocessed images. A round
+visits all files in an order of its own; rounds are what a claim rests on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench_setup import Setup, quantized_file
+from nets import Net
+from runners import RUNTIMES
+from tools import Tool
+
+from convexport.runtime.files import sha256_of
+
+# FP32 in ONNX Runtime is the baseline; OpenVINO's own two precisions stand beside it.
+UNQUANTIZED = Tool(
+    name="FP32 file",
+    about="not quantized",
+    module="",
+    foreign=False,
+    runtimes=("onnxruntime", "openvino-f32", "openvino-bf16"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long.
+
+    Attributes:
+        count: calibration images of the INT8 files.
+        batches: images per call.
+        threads: of the runtime.
+        rounds: fresh processes of each file; a claim needs five.
+        seconds: each file is measured, over all rounds together.
+    """
+
+    count: int
+    batches: Sequence[int]
+    threads: Sequence[int]
+    rounds: int
+    seconds: float
+
+
+def latency(setup: Setup, nets: Iterable[Net], plan: Plan) -> None:
+    """Time every file in each of its runtimes."""
+    for net in nets:
+        subjects = list(_subjects(setup, net, plan.count))
+        for batch in plan.batches:
+            for threads in plan.threads:
+                for round_ in range(plan.rounds):
+                    order = list(subjects)
+                    random.Random(f"{net.name}/{batch}/{threads}/{round_}").shuffle(order)
+                    for tool, file, runtime in order:
+                        wanted = {
+                            "stage": "latency",
+                            "net": net.name,
+                            "tool": tool.name,
+                            "images": plan.count,
+                            "runtime": runtime,
+                            "batch": batch,
+                            "threads": threads,
+                            "round": round_,
+                        }
+                        setup.measured(wanted, partial(_measure, setup, net, file, plan, wanted))
+
+
+def _subjects(setup: Setup, net: Net, count: int) -> Iterable[tuple[Tool, Path, str]]:
+    for tool in (UNQUANTIZED, *setup.tools):
+        made = tool is UNQUANTIZED or setup.made(net, tool, count)["status"] == "ok"
+        if not made:
+            setup.say(f"{net.name}: {tool.name} has no file; the stage `error` tells why")
+            continue
+        file = net.model if tool is UNQUANTIZED else quantized_file(net, tool, count)
+        for runtime in tool.runtimes:
+            yield tool, file, runtime
+
+
+def _measure(
+    setup: Setup, net: Net, file: Path, plan: Plan, wanted: dict[str, Any]
+) -> dict[str, Any]:
+    share_s = plan.seconds / plan.rounds
+    request = {
+        "job": "latency",
+        **{key: wanted[key] for key in ("runtime", "batch", "threads")},
+        "model": str(file),
+        "images": str(net.images("evaluation", max(plan.batches)).path),
+        "measure": {"duration_s": share_s, "threads": wanted["threads"], "seed": wanted["round"]},
+    }
+    answer = setup.ask(request, foreign=RUNTIMES[wanted["runtime"]].foreign)
+    return {"file_sha256": sha256_of(file), **answer}

@@ -1,0 +1,263 @@
+"""The comparison with other quantizers, as far as it goes without them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from arrays import batches
+from guard import Limits, ask
+from numpy.testing import assert_allclose, assert_array_equal
+from onnx import numpy_helper
+from output_error import compare_outputs, decibels
+from results import Results
+from tables import write_tables
+
+from convexport.benchmarks.samples import Samples, Warmup
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "peers" / "compare.py"
+Compare = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def compare(tmp_path_factory: pytest.TempPathFactory) -> Compare:
+    """``compare.py`` on LeNet-5 with trained weights; gives what it said."""
+    place = tmp_path_factory.mktemp("peers")
+
+    def call(stage: str, *arguments: str) -> str:
+        where = ("--results", str(place / "rows.jsonl"))
+        if stage != "table":
+            net = ("--net", "lenet5", "--weights", "digits")
+            where += (*net, "--work", str(place), "--python", str(place / "none"))
+        done = subprocess.run(
+            [sys.executable, str(SCRIPT), stage, *where, *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "XDG_CACHE_HOME": str(place / "cache"), "OMP_NUM_THREADS": "1"},
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    call.place = place  # type: ignore[attr-defined]
+    return call
+
+
+def rows(compare: Compare, stage: str) -> list[dict[str, Any]]:
+    return Results(compare.place / "rows.jsonl").rows(stage)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_calibration_is_timed_beside_the_plain_pass_and_goes_on(compare: Compare) -> None:
+    arguments = ("--images", "16", "--rounds", "2", "--tool", "nncf", "ort-minmax")
+    compare("calibrate", *arguments)
+    found = {(row["tool"], row["round"]): row for row in rows(compare, "calibrate")}
+    for tool in ("FP32 pass", "convexport-percentile"):
+        for round_ in (0, 1):
+            row = found[tool, round_]
+            assert row["status"] == "ok", row
+            assert row["seconds"] >= sum(row["parts"].values()) * 0.99 > 0
+            assert row["peak_bytes"] > 20e6
+    for tool in ("nncf", "ort-minmax"):
+        assert found[tool, 0]["status"] == "not installed"
+        assert "README.md tells how" in found[tool, 0]["why"]
+        assert (tool, 1) not in found
+    again = compare("calibrate", *arguments)
+    assert "convexport" not in again and "FP32 pass" not in again
+
+
+@pytest.mark.slow
+def test_the_error_is_that_of_the_file_it_names(compare: Compare, tmp_path: Path) -> None:
+    compare("error", "--images", "16", "--evaluate", "40", "--tool", "nncf")
+    (mine,) = (row for row in rows(compare, "error") if row["status"] == "ok")
+    home = compare.place / "lenet5-digits"  # type: ignore[attr-defined]
+    images = np.load(home / "evaluation-40.npy")
+    files = (home / "bundle/model.onnx", home / "int8/convexport-percentile-16/model.onnx")
+    want, have = (
+        onnxruntime.InferenceSession(file).run(None, {"input": images})[0] for file in files
+    )
+    expected = 10 * math.log10((want**2).sum() / ((have - want) ** 2).sum())
+    assert mine["snr_db"]["value"] == pytest.approx(expected, abs=0.01)
+    assert mine["snr_db"]["low"] < mine["snr_db"]["value"] < mine["snr_db"]["high"]
+    assert mine["gain_db"]["value"] == 0 == mine["gain_pp"]["value"]
+    assert mine["top1"]["k"] >= 38 and mine["top1"]["n"] == 40
+
+
+@pytest.mark.slow
+def test_convexports_file_is_that_of_a_build(compare: Compare) -> None:
+    compare("error", "--images", "16", "--evaluate", "40", "--tool")
+    place: Path = compare.place  # type: ignore[attr-defined]
+    options = ("--weights", "digits", "--calib-images", "16", "--method", "percentile")
+    command = (sys.executable, "-m", "convexport", "build", "lenet5", "--int8", *options)
+    places = ("-o", str(place / "built"), "--cache-dir", str(place / "cache/convexport"))
+    subprocess.run([*command, *places, "--bench-seconds", "0"], check=True, capture_output=True)
+    mine, built = (
+        {each.name: numpy_helper.to_array(each) for each in onnx.load(file).graph.initializer}
+        for file in (
+            place / "lenet5-digits/int8/convexport-percentile-16/model.onnx",
+            place / "built/model.onnx",
+        )
+    )
+    assert mine.keys() == built.keys() and len(mine) > 20
+    for name in mine:
+        # Images go through in other batches: sums are rounded in another order.
+        step = 0 if mine[name].dtype.kind == "f" else 1
+        near = {"rtol": 1e-5, "atol": step, "err_msg": name}
+        assert_allclose(mine[name].astype(float), built[name].astype(float), **near)
+
+
+@pytest.mark.slow
+def test_latency_and_tables_through_the_command_line(compare: Compare, tmp_path: Path) -> None:
+    short = ("--batch", "1", "--threads", "1", "--rounds", "2", "--seconds", "0.1")
+    compare("latency", "--images", "16", *short, "--tool")
+    found = rows(compare, "latency")
+    assert {row["status"] for row in found if row["runtime"] == "onnxruntime"} == {"ok"}
+    assert {row["status"] for row in found if row["runtime"] != "onnxruntime"} == {"not installed"}
+    compare("table", "--table", str(tmp_path / "t.md"))
+    table = (tmp_path / "t.md").read_text()
+    assert "| lenet5 (digits) | 1 | 1 | convexport-percentile | onnxruntime |" in table
+    assert "not installed: no " in table
+
+
+def test_the_bootstrap_is_that_of_scipy() -> None:
+    from scipy.stats import bootstrap
+
+    rng = np.random.default_rng(1)
+    above, below = rng.gamma(3, size=200), rng.gamma(0.3, size=200)
+
+    def ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+        return 10 * np.log10(a.sum(axis=axis) / b.sum(axis=axis))
+
+    interval = bootstrap(
+        (above, below), ratio, paired=True, method="percentile", n_resamples=20_000, rng=rng
+    ).confidence_interval
+    mine = decibels(above, below)
+    assert mine.value == pytest.approx(ratio(above, below))
+    assert mine.low == pytest.approx(interval.low, abs=0.06)
+    assert mine.high == pytest.approx(interval.high, abs=0.06)
+    assert decibels(above, np.zeros(200)).value is None
+
+
+def test_a_file_is_compared_with_fp32_and_with_the_first() -> None:
+    rng = np.random.default_rng(2)
+    reference = rng.normal(size=(300, 10))
+    first, other = (reference + scale * rng.normal(size=(300, 10)) for scale in (0.4, 0.1))
+    result = compare_outputs(reference, other, first)
+    noise = [((each - reference) ** 2).sum() for each in (first, other)]
+    assert result["gain_db"]["value"] == pytest.approx(10 * math.log10(noise[0] / noise[1]))
+    agree = [(each.argmax(1) == reference.argmax(1)).sum() for each in (first, other)]
+    assert result["top1"]["k"] == agree[1]
+    assert result["gain_pp"]["value"] == pytest.approx((agree[1] - agree[0]) / 3)
+    assert result["gain_db"]["low"] > 0 and result["gain_pp"]["low"] > 0
+
+
+def test_images_come_back_in_batches(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).normal(size=(7, 3, 4, 5)).astype(np.float32)
+    np.save(tmp_path / "a.npy", images)
+    parts = list(batches(tmp_path / "a.npy", 6, 4))
+    assert [len(part) for part in parts] == [4, 2]
+    assert_array_equal(np.concatenate(parts), images[:6])
+    with pytest.raises(ValueError, match="holds 7"):
+        next(batches(tmp_path / "a.npy", 8, 4))
+
+
+def child(code: str, **limits: Any) -> dict[str, Any]:
+    return ask([sys.executable, "-c", code], {}, Limits(**limits))
+
+
+def test_a_child_that_takes_too_much_memory_or_time_is_ended() -> None:
+    greedy = "import time; x = bytearray(400_000_000); time.sleep(60)"
+    assert child(greedy, memory_bytes=200_000_000)["status"] == "out of memory"
+    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {greedy!r}])"
+    ended = child(nested, memory_bytes=200_000_000)
+    assert ended["status"] == "out of memory" and ended["peak_bytes"] > 200e6
+    assert child("import time; time.sleep(60)", seconds=0.5)["status"] == "timed out"
+    assert child("raise SystemExit('no such luck')") | {"cpu_s": 0, "wall_s": 0} == {
+        "status": "failed",
+        "why": "exit code 1: no such luck",
+        "peak_bytes": pytest.approx(10e6, rel=1),
+        "cpu_s": 0,
+        "wall_s": 0,
+    }
+
+
+def test_peak_memory_is_counted_with_descendants() -> None:
+    inner = "x = bytearray(150_000_000); import time; time.sleep(1)"
+    code = (
+        "import json, subprocess, sys\n"
+        f"subprocess.run([sys.executable, '-c', {inner!r}])\n"
+        "print(json.dumps({'status': 'ok'}))"
+    )
+    answer = child(code)
+    assert answer["status"] == "ok" and 150e6 < answer["peak_bytes"] < 250e6
+
+
+HOST = {"cpu": "a CPU", "cpus": 2, "ram_bytes": 1, "flags": []}
+COMMON = {"net": "n", "images": 8, "date": "2026-01-01", "host": HOST, "status": "ok"}
+
+
+def written(tmp_path: Path, *given: dict[str, Any]) -> list[str]:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({**COMMON, **row}) + "\n" for row in given) + '{"cut')
+    return write_tables(Results(path)).splitlines()
+
+
+def test_the_calibration_table_has_ratios_within_rounds(tmp_path: Path) -> None:
+    def row(tool: str, round_: int, seconds: float, **more: Any) -> dict[str, Any]:
+        load = {"others": 0.2}
+        facts = {"seconds": seconds, "peak_bytes": 2e9, "load": load, "versions": {"onnx": "1"}}
+        return {"stage": "calibrate", "tool": tool, "round": round_, **facts, **more}
+
+    lines = written(
+        tmp_path,
+        row("ort-minmax", 0, 4.0),
+        row("ort-minmax", 1, 8.0),
+        row("FP32 pass", 0, 2.0),
+        row("FP32 pass", 1, 4.0),
+        row("ort-entropy", 0, 0, status="out of memory", why="more than 18.0 GB | resident"),
+    )
+    assert "| n | 8 | FP32 pass | 3.0 (2.0–4.0) | 1 | 2,000 | 2 |" in lines
+    assert "| n | 8 | ort-minmax | 6.0 (4.0–8.0) | 2.00 (2.00–2.00) | 2,000 | 2 |" in lines
+    assert any("out of memory: more than 18.0 GB / resident" in line for line in lines)
+    assert any(line.startswith("UNSTABLE: in 5 of 5 runs") for line in lines)
+    assert "2026-01-01; a CPU, 2 cores; onnx 1." in lines
+
+
+def test_the_latency_table_pools_samples_and_pairs_processes(tmp_path: Path) -> None:
+    def row(tool: str, round_: int, milliseconds: float) -> dict[str, Any]:
+        ns = np.full(20, milliseconds * 1e6, np.int64)
+        warmup = Warmup(1.0, 2, 0.5, True)
+        samples = Samples(ns, np.array([20]), np.array([0]), 1, warmup).to_dict()
+        place = {"tool": tool, "runtime": "onnxruntime", "batch": 1, "threads": 1, "round": round_}
+        return {"stage": "latency", "samples": samples, **place}
+
+    every = [row("FP32 file", index, 6.0) for index in range(5)]
+    every += [row("nncf-onnx", index, value) for index, value in enumerate((2, 2, 3, 3, 3))]
+    lines = written(tmp_path, *every)
+    (fast,) = (line for line in lines if "nncf-onnx | onnx" in line)
+    cells = [cell.strip() for cell in fast.split("|")]
+    assert cells[6:8] == ["3.00 (2.00–3.00)", "2.00–3.00"]
+    assert cells[9:11] == ["100", "5"]
+    value, low, high = map(float, re.findall(r"[\d.]+", cells[8]))
+    assert_allclose(value, math.exp(np.mean(np.log([3, 3, 2, 2, 2]))), atol=0.01)
+    assert low < value < high
+
+
+def test_a_row_is_measured_again_only_where_it_failed(tmp_path: Path) -> None:
+    results = Results(tmp_path / "rows.jsonl")
+    key = {"stage": "calibrate", "net": "n", "images": 8, "tool": "t", "round": 0}
+    for status, finished in (("failed", False), ("ok", True), ("out of memory", True)):
+        results.add({**key, "status": status})
+        assert (results.find(key) is not None) == finished
+    assert len(results.rows("calibrate")) == 1
