@@ -1,10 +1,12 @@
 """convexport's own quantizer, without the build around it: no torch, no parity gates.
 
-The same steps as the stages ``calibrate`` and ``quantize`` of a build for the target ``cpu``.
+The same steps as the stages ``calibrate`` and ``quantize`` of a build for the target ``cpu``, but
+for equalization. ``auto`` sets the ranges by all images but the last 32 and tries methods on those.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +18,8 @@ from tools import Quantize, Work
 
 from convexport.runtime.ort_session import OrtSession, providers
 
+_HELD_OUT = 32
+
 
 def quantizer(options: Mapping[str, Any]) -> Quantize:
     """One pass for the ranges, then thresholds, scales and Q/DQ."""
@@ -23,38 +27,61 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
 
     from convexport.calibration.collect import collect
     from convexport.calibration.placement import CPU, scale_sources
-    from convexport.calibration.qdq import insert_qdq, scale_of
-    from convexport.calibration.thresholds import Method, thresholds
+    from convexport.calibration.quantize import Recipe, quantize
+    from convexport.calibration.thresholds import CANDIDATES, Method, thresholds
 
-    method = Method(name=options["method"])
+    name = options["method"]
     providers()
 
     def run(work: Work) -> dict[str, float]:
         clock = [time.perf_counter()]
-        model = ir.load(work.model)
-        sources = scale_sources(model.graph, CPU)
-        tensors = tuple(dict.fromkeys(sources.values()))
+        sources = scale_sources(ir.load(work.model).graph, CPU)
+        tensors = tuple(dict.fromkeys(name for group in sources.values() for name in group))
         runner = _observed(work.model, tensors, work.output.with_suffix(".observed.onnx"))
         clock.append(time.perf_counter())
-        images = batches(work.images, work.count, work.batch)
-        ranges = collect(runner, images, tensors)
+        seen = work.count - _HELD_OUT if name == "auto" else work.count
+        workers = len(os.sched_getaffinity(0))
+        ranges = collect(runner, batches(work.images, seen, work.batch), tensors, workers=workers)
         clock.append(time.perf_counter())
-        chosen = thresholds(ranges, method)
-        scales = {
-            name: scale_of(chosen[source], CPU.activations) for name, source in sources.items()
-        }
+
+        def write(recipe: Recipe) -> None:
+            model = ir.load(work.model)
+            quantize(model, ranges, recipe, CPU)
+            work.output.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+
+        if name == "every":  # what one pass gives: the thresholds of all methods
+            for method in CANDIDATES:
+                thresholds(ranges, method)
         clock.append(time.perf_counter())
-        insert_qdq(model, scales, CPU)
-        work.output.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+        if name == "auto":
+            held_out = np.load(work.images, mmap_mode="r")[seen : work.count]
+            exact = _logits(work.model, held_out)
+
+            def lost(recipe: Recipe) -> float:
+                write(recipe)
+                return float(((_logits(work.output, held_out) - exact) ** 2).sum())
+
+            best = min((Recipe(method=method) for method in CANDIDATES), key=lost)
+            corrected = Recipe(method=best.method, corrected=True)
+            write(min((best, corrected), key=lost))
+        else:
+            write(Recipe(method=Method(name="mse" if name == "every" else name)))
         clock.append(time.perf_counter())
-        parts = ("load", "collect", "thresholds", "insert")
+        parts = ("load", "collect", "thresholds", "choose and insert")
         return dict(zip(parts, np.diff(clock).tolist(), strict=True))
 
     return run
 
 
+def _logits(model: Path, images: np.ndarray) -> np.ndarray:
+    session = OrtSession(model)
+    name, output = session.inputs[0].name, session.outputs[0].name
+    runs = (session.run({name: images[i : i + 1]})[output] for i in range(len(images)))
+    return np.concatenate(list(runs))
+
+
 def _observed(model: Path, tensors: tuple[str, ...], path: Path) -> OrtSession:
-    """A session that gives the named tensors too. Its file is not kept."""
+    """A session that gives the named tensors too, one thread each. Its file is not kept."""
     import onnx_ir as ir
 
     graph = (observed := ir.load(model)).graph
@@ -67,6 +94,6 @@ def _observed(model: Path, tensors: tuple[str, ...], path: Path) -> OrtSession:
     )
     path.write_bytes(ir.to_proto(observed).SerializeToString())
     try:
-        return OrtSession(path)
+        return OrtSession(path, threads=1)
     finally:
         path.unlink()

@@ -137,13 +137,14 @@ PEERS = (
 
 
 def ours(method: str) -> Tool:
-    """convexport with one of its methods."""
+    """convexport with one of its methods, ``auto``, or ``every``: all methods from one pass."""
     return Tool(
         name=f"convexport-{method}",
         about=f"convexport's target cpu, method {method}",
         module="ours",
         options={"method": method},
         foreign=False,
+        runtimes=("onnxruntime", "openvino-f32"),
     )
 
 
