@@ -26,6 +26,7 @@ from convexport.runtime.bundle import (
     read_manifest,
     verify_files,
 )
+from convexport.runtime.cpu import cpu_flags, integer_kernels
 from convexport.runtime.errors import ConvexportError, InputError, UsageError
 from convexport.runtime.files import json_bytes, new_directory, sha256_of
 from convexport.runtime.sessions import Session
@@ -183,6 +184,7 @@ def _manifest(
         "preprocess": source.preprocess.to_dict(),
         "weights": dict(source.weights),
         "golden_tolerance": GOLDEN_TOLERANCE[precision],
+        "checked_on": integer_kernels(cpu_flags()) if precision == "int8" else None,
         **parts.facts,
     }
 

@@ -203,13 +203,14 @@ def inspect(path: Path, as_json: bool) -> None:
 @click.command()
 @BUNDLE
 @click.option("--top", type=click.IntRange(1), default=20, show_default=True, help="Layers shown.")
+@click.option("--times", is_flag=True, help="Also measure each layer's time in FP32 and INT8.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw all layers, as .svg or .png.")
 @JSON
-def diagnose(bundle: Path, top: int, plot: Path | None, as_json: bool) -> None:
+def diagnose(bundle: Path, top: int, times: bool, plot: Path | None, as_json: bool) -> None:
     """Which layers of an INT8 bundle lose how much, what was tried, and what to do."""
     from convexport.exporter import diagnosis
 
-    facts = diagnosis.diagnose(bundle)
+    facts = diagnosis.diagnose(bundle, times=times)
     if plot is not None:
         diagnosis.plot(facts, plot)
     _print(as_json, facts, lambda: diagnosis.as_text(facts, top=top))

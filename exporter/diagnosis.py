@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 from rich.console import Group
 
+from convexport.benchmarks.layer_times import LayerTime, layer_times
 from convexport.benchmarks.verify import LOW_SQNR_DB
+from convexport.calibration.placement import ACTIVATIONS
+from convexport.calibration.qdq import WEIGHTED
 from convexport.exporter.artifacts import CALIBRATION
 from convexport.exporter.console import line, table
-from convexport.runtime.bundle import read_manifest, verify_files
+from convexport.runtime.bundle import Manifest, read_golden, read_manifest, verify_files
 from convexport.runtime.errors import UnsupportedError, UsageError
 from convexport.runtime.files import read_json, write_atomically
 from convexport.runtime.optional import require
@@ -22,12 +27,15 @@ _PLOTS = ("svg", "png", "pdf")
 _NOISIEST_DB, _CLEANEST_DB, _WIDTH = 0.0, 60.0, 24
 
 
-def diagnose(bundle: Path) -> dict[str, Any]:
+def diagnose(bundle: Path, *, times: bool = False) -> dict[str, Any]:
     """What the build of an INT8 bundle found of its layers, the noisiest first.
+
+    Args:
+        times: also measure here how long each layer takes in FP32 and in INT8.
 
     Raises:
         InputError: it is no bundle, or it is damaged.
-        UnsupportedError: E0687, it is not INT8.
+        UnsupportedError: E0687, it is not INT8; E0688, times of another runtime than ONNX Runtime.
     """
     manifest = read_manifest(bundle)
     verify_files(bundle, manifest)
@@ -49,7 +57,34 @@ def diagnose(bundle: Path) -> dict[str, Any]:
         "budget": found["budget"],
         "layers": found["layers"],
     }
+    if times:
+        facts["times"] = [asdict(row) for row in _times(bundle, manifest)]
     return {**facts, "advice": list(_advice(facts))}
+
+
+def _times(bundle: Path, manifest: Manifest) -> tuple[LayerTime, ...]:
+    if manifest.runtime != "onnxruntime":
+        raise UnsupportedError(
+            "E0688",
+            f"times of layers are those of ONNX Runtime, and the bundle is for {manifest.runtime}",
+            hint="leave --times out",
+        )
+    graph = ir.load(bundle / manifest.reference).graph
+    layers = {}
+    for node in graph:
+        owner: ir.Node | None = node
+        if node.op_type in ACTIVATIONS and node.inputs[0] is not None:
+            # Fused into a convolution, it gives its own name to both.
+            owner = node.inputs[0].producer()
+        if owner is not None and owner.op_type in WEIGHTED:
+            layers[str(node.name)] = str(owner.name)
+    sample, _ = read_golden(bundle, manifest)
+    return layer_times(
+        bundle / manifest.reference,
+        bundle / manifest.model,
+        sample,
+        lambda name: layers.get(name, ""),
+    )
 
 
 def as_text(facts: Mapping[str, Any], *, top: int) -> Any:
@@ -76,6 +111,14 @@ def as_text(facts: Mapping[str, Any], *, top: int) -> Any:
     title = (f"the {len(layers)} noisiest of {len(facts['layers'])} layers", "operator",
              "precision", "own noise", "own signal to noise")  # fmt: skip
     parts += [line(""), table(title, rows, texts=4), line("")]
+    if "times" in facts:
+        title = ("slowest against FP32, one thread, medians", "FP32", "INT8")
+        slow = [
+            (each["layer"] or "(no layer: pools, additions, Q/DQ, reordering)",
+             f"{each['fp32_ms']:.3f} ms", f"{each['int8_ms']:.3f} ms")
+            for each in facts["times"][:top]
+        ]  # fmt: skip
+        parts += [table(title, slow), line("")]
     return Group(*parts, *(line(each, style="yellow") for each in facts["advice"]))
 
 
@@ -117,6 +160,14 @@ def _advice(facts: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"below {LOW_SQNR_DB:g} dB: measure what the task loses (verify --data DIR), or "
             "build with --max-drop 1%, which keeps the noisiest layers in floats"
+        )
+    slow = [each for each in facts.get("times", ()) if each["int8_ms"] > each["fp32_ms"]]
+    if slow:
+        lost = sum(each["int8_ms"] - each["fp32_ms"] for each in slow)
+        named = ", ".join(each["layer"] or "what is no layer" for each in slow[:3])
+        yield (
+            f"INT8 takes longer than FP32 in {len(slow)} of {len(facts['times'])} places, "
+            f"{lost:.2f} ms a pass in all, most in {named}"
         )
     budget = facts["budget"]
     if budget is not None:

@@ -23,7 +23,7 @@ from convexport.calibration.ranges_file import load_ranges, save_ranges
 from convexport.calibration.repair import equalize
 from convexport.calibration.sensitivity import Sensitivity
 from convexport.calibration.thresholds import Method
-from convexport.exporter.artifacts import CALIBRATION, EQUALIZED, QUANTIZED, RANGES
+from convexport.exporter.artifacts import ALL_INT8, CALIBRATION, EQUALIZED, QUANTIZED, RANGES
 from convexport.exporter.budget import keep_within
 from convexport.exporter.int8_trials import Graph, Trials, described
 from convexport.exporter.stages import (
@@ -162,7 +162,10 @@ def quantize_stage(
     ranking = trials.sensitivities(recipe)
     names = [each.node for each in ranking]
     spent = keep_within(max_drop, trials, recipe, names, reference) if max_drop else None
-    recipe = recipe if spent is None else spent.recipe
+    if spent is not None and spent.recipe.kept:
+        # Measured beside the one with layers in floats, so that their price is known.
+        trials.build(recipe, directory / ALL_INT8)
+        recipe = spent.recipe
     decided, precisions = trials.build(recipe, directory / QUANTIZED)
     choice_made = {
         **described(trials.done, recipe),

@@ -16,6 +16,7 @@ import numpy as np
 
 from convexport.exporter import measure
 from convexport.exporter.artifacts import (
+    ALL_INT8,
     CALIBRATION,
     EXPORTED,
     HALF,
@@ -100,7 +101,11 @@ class Build:
         made = self.make()
         if self.options.bench_seconds:
             fp32 = Entrant(made.fp32, self.target, "fp32")
-            made = self.latency({"fp32": fp32, self.precision: made.entrant}, made)
+            entrants = {"fp32": fp32, self.precision: made.entrant}
+            everything = made.entrant.model.parent / ALL_INT8
+            if everything.is_file():
+                entrants["int8, all layers"] = Entrant(everything, self.target, "int8")
+            made = self.latency(entrants, made)
         return self.write(made, output, key)
 
     def make(self) -> Made:

@@ -94,6 +94,7 @@ def answers_text(rows: Iterable[Mapping[str, Any]], manifest: Manifest) -> Any:
 def _latency(latency: Mapping[str, Any]) -> Iterable[Any]:
     conditions = latency["conditions"]
     columns = ("latency", "p50", "95 % interval", "p90", "p99", "images/s", "speed-up")
+    first = latency["subjects"][0]
     yield table(columns, (_row(each) for each in latency["subjects"]))
     runtimes = dict.fromkeys(each["runtime"] for each in latency["subjects"])
     yield line(
@@ -104,6 +105,13 @@ def _latency(latency: Mapping[str, Any]) -> Iterable[Any]:
     )
     for reason in latency["reasons"]:
         yield line(f"  {reason}", style="yellow")
+    for each in latency["subjects"]:
+        if each["speedup"] is not None and each["speedup"]["claim"] != "faster":
+            yield line(
+                f"{each['label']} is not shown to be faster than {first['label']} here; "
+                "--target auto builds what is",
+                style="yellow",
+            )
 
 
 def _candidates(rows: Iterable[Mapping[str, Any]]) -> Any:

@@ -28,6 +28,13 @@ def overflows(flags: FrozenSet[str]) -> bool:
     return bool(flags) and not flags & _VNNI
 
 
+def integer_kernels(flags: FrozenSet[str]) -> str:
+    """What the products of integers run on, as far as results and speed depend on it."""
+    if not flags:
+        return "no x86 units that are known"
+    return "x86 without VNNI" if overflows(flags) else "x86 with VNNI"
+
+
 def multiplies_bf16(flags: FrozenSet[str]) -> bool:
     """Whether the CPU has units for products of BF16."""
     return bool(flags & _BF16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Iterable, List, Tuple, Union
 
@@ -15,6 +16,7 @@ from convexport.runtime.bundle import (
     read_manifest,
     verify_files,
 )
+from convexport.runtime.cpu import cpu_flags, integer_kernels
 from convexport.runtime.errors import GateError, InputError
 from convexport.runtime.preprocess import preprocess
 from convexport.runtime.sessions import open_session
@@ -91,10 +93,23 @@ class Engine:
         return error
 
 
+def _compare_units(manifest: Manifest) -> None:
+    """Say so where INT8 runs on other units than those that it was checked on."""
+    checked, here = manifest.data.get("checked_on"), integer_kernels(cpu_flags())
+    if checked is not None and checked != here:
+        warnings.warn(
+            f"{manifest.name} was checked on {checked}, and this is {here}: INT8 may compute and "
+            "cost something else. Run convexport verify and convexport bench on this machine",
+            stacklevel=3,
+        )
+
+
 def load(
     bundle: Union[str, Path], *, threads: int = 0, self_test: bool = True, spin: bool = True
 ) -> Engine:
     """Load a bundle: hashes verified, runtime as the manifest says, golden sample run.
+
+    Warns where INT8 meets another kind of CPU than the one that it was checked on.
 
     Args:
         bundle: its directory.
@@ -126,6 +141,7 @@ def load(
             where=str(directory / manifest.model),
             hint="build the bundle again",
         )
+    _compare_units(manifest)
     engine = Engine(manifest, read_labels(directory, manifest), session)
     if self_test:
         engine.self_test(directory)

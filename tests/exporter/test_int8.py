@@ -132,6 +132,12 @@ def test_a_kept_layer_runs_in_floats(
     assert "c3.weight" in weights and "c3/Conv.weight.quantized" not in weights
     shown = {each["layer"]: each["precision"] for each in found["layers"]}
     assert shown["c3"] == "fp32" and shown["c1"] == "int8"
+    (stage,) = (quick_cache(quick) / "stages").glob("quantize-*/all_int8.onnx")
+    assert "c3/Conv.weight.quantized" in {t.name for t in onnx.load(stage).graph.initializer}
+
+
+def quick_cache(quick: Quick) -> Path:
+    return Path(quick[quick.index("--cache-dir") + 1])
 
 
 def test_a_budget_that_nothing_meets_fails(
@@ -152,6 +158,32 @@ def test_a_diagnosis_ranks_all_layers(invoke: Any, int8_bundle: Path, home: Path
     assert noise == sorted(noise) and {each["layer"] for each in layers} >= {"c1", "f6"}
     assert invoke("diagnose", int8_bundle, "--top", "1", "--plot", "layers.svg").code == 0
     assert "<svg" in (home / "layers.svg").read_text()
+
+
+def test_every_layer_has_its_time(invoke: Any, int8_bundle: Path) -> None:
+    done = invoke("diagnose", int8_bundle, "--times", "--json")
+    assert done.code == 0, done.err
+    times = {each["layer"]: each for each in done.json()["times"]}
+    graph = onnx.load(int8_bundle / "reference.onnx").graph
+    layers = {node.name for node in graph.node if node.op_type in ("Conv", "Gemm")}
+    assert set(times) == {*layers, ""}
+    for layer in layers:
+        # Of some a microsecond, in which the profile counts, is more than they take.
+        assert times[layer]["fp32_ms"] >= 0 and times[layer]["int8_ms"] >= 0
+    assert sum(each["int8_ms"] for each in times.values()) > 0
+    assert "slowest against FP32" in invoke("diagnose", int8_bundle, "--times").out
+
+
+def test_another_kind_of_cpu_is_said(
+    int8_bundle: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    from convexport.runtime import engine
+
+    engine.load(int8_bundle)
+    assert not recwarn.list
+    monkeypatch.setattr(engine, "integer_kernels", lambda flags: "an abacus")
+    with pytest.warns(UserWarning, match=r"checked on .*, and this is an abacus"):
+        engine.load(int8_bundle)
 
 
 def test_there_is_nothing_to_diagnose_in_floats(
