@@ -108,9 +108,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         "parity is the largest difference to PyTorch as a share of the largest logit, on as many "
         "images as the column for the top-1 counts, and at batch 1, 3 and 8, the worse of export "
         f"and simplification; the limit is 1e-4. INT8 was calibrated with {_CALIBRATION_IMAGES} "
-        "images, at the 99.999th percentile, and compared with the PyTorch reference on others; below 3 dB a build is refused. "
-        "Seconds are those of the FP32 build and of the INT8 build after it, whatever else the "
-        "machine did meanwhile.",
+        "images, at the 99.999th percentile, and compared with the PyTorch reference on others; "
+        "below 3 dB a build is refused. Seconds are those of the FP32 build and of "
+        "the INT8 build after it, whatever else the machine did meanwhile.",
         "",
         "| variant | parameters | nodes | FP32 MB | FP32 parity | INT8 MB | INT8 layers "
         "| signal to noise | same top-1 | seconds | peak MB |",
