@@ -51,12 +51,15 @@ class Equalized:
     spread: float
 
 
-def equalize(model: ir.Model, ranges: Mapping[str, TensorRange]) -> tuple[Equalized, ...]:
+def equalize(
+    model: ir.Model, ranges: Mapping[str, TensorRange], *, clipped: bool = True
+) -> tuple[Equalized, ...]:
     """Even out channels wherever two weighted operators allow it, in place.
 
     Args:
         model: Conv and Gemm with constant weights that no other node reads are taken.
         ranges: of activations, with channels; pairs without are left alone.
+        clipped: whether to scale before a ReLU6 too, which is exact only as far as the ranges are.
 
     Returns:
         What was done, in the order of the graph. The ranges hold no longer where it is not empty.
@@ -82,6 +85,8 @@ def equalize(model: ir.Model, ranges: Mapping[str, TensorRange]) -> tuple[Equali
         # The largest channel stays as large as it is.
         factor *= (magnitude[alive] / factor[alive]).max() / seen.magnitude
         ceiling = _ceiling(between)
+        if ceiling is not None and not clipped:
+            continue
         if ceiling is not None:
             factor = np.clip(factor, np.minimum(_MARGIN * magnitude / ceiling, 1.0), 1.0)
         factor = np.where(alive, factor, 1.0)

@@ -14,6 +14,7 @@ from convexport.benchmarks.parity import compare
 from convexport.benchmarks.statistics import proportion
 from convexport.calibration.budget import smallest_kept
 from convexport.calibration.quantize import Recipe
+from convexport.calibration.sensitivity import Sensitivity
 from convexport.exporter.int8_trials import Trials
 from convexport.runtime.batches import run_in_batches
 from convexport.runtime.errors import GateError
@@ -52,12 +53,12 @@ class Spent:
 
 
 def keep_within(
-    max_drop: float, trials: Trials, recipe: Recipe, ranking: Sequence[str], reference: Path
+    max_drop: float, trials: Trials, recipe: Recipe, ranking: Sequence[Sensitivity], reference: Path
 ) -> Spent:
     """The smallest set of layers in floats with which the budget's upper bound holds.
 
     Args:
-        ranking: names of the layers, the noisiest first.
+        ranking: the layers, the noisiest first.
         reference: directory of the reference's answers, with labels where there are some.
 
     Raises:
@@ -72,7 +73,7 @@ def keep_within(
         return bounds[kept] <= max_drop
 
     none: frozenset[str] = frozenset()
-    kept = smallest_kept(ranking, meets)
+    kept = smallest_kept([each.node for each in ranking], meets)
     if kept is None:
         raise GateError(
             "E0585",

@@ -39,10 +39,10 @@ def diagnose(bundle: Path, *, times: bool = False) -> dict[str, Any]:
     """
     manifest = read_manifest(bundle)
     verify_files(bundle, manifest)
-    if CALIBRATION not in manifest.files:
+    if manifest.precision != "int8":
         raise UnsupportedError(
             "E0687",
-            f"{bundle} is {manifest.data['precision']}: nothing in it is quantized",
+            f"{bundle} is {manifest.precision}: nothing in it is quantized",
             hint="diagnose a bundle that was built with --int8",
         )
     found = read_json(bundle / CALIBRATION)
@@ -112,13 +112,13 @@ def as_text(facts: Mapping[str, Any], *, top: int) -> Any:
              "precision", "own noise", "own signal to noise")  # fmt: skip
     parts += [line(""), table(title, rows, texts=4), line("")]
     if "times" in facts:
-        title = ("slowest against FP32, one thread, medians", "FP32", "INT8")
+        heads = ("slowest against FP32, one thread, medians", "FP32", "INT8")
         slow = [
             (each["layer"] or "(no layer: pools, additions, Q/DQ, reordering)",
              f"{each['fp32_ms']:.3f} ms", f"{each['int8_ms']:.3f} ms")
             for each in facts["times"][:top]
         ]  # fmt: skip
-        parts += [table(title, slow), line("")]
+        parts += [table(heads, slow), line("")]
     return Group(*parts, *(line(each, style="yellow") for each in facts["advice"]))
 
 

@@ -37,7 +37,7 @@ from convexport.exporter.stages import (
 )
 from convexport.exporter.targets import Target
 from convexport.runtime.batches import filled, fixed_batch
-from convexport.runtime.errors import UnsupportedError
+from convexport.runtime.errors import GateError, UnsupportedError
 from convexport.runtime.files import json_bytes
 from convexport.runtime.ort_session import OrtSession
 from convexport.runtime.specs import Preprocess
@@ -127,18 +127,30 @@ def equalize_stage(
 ) -> Facts:
     """Ranges → a graph with even channels, in parity with the reference, and its ranges.
 
-    Where nothing is worth it there are no files, and ``pairs`` is empty.
+    Where nothing is worth it there are no files, and ``pairs`` is empty. What a ReLU6 cuts off
+    depends on the ranges: where they were too narrow for that, those pairs are left alone.
     """
-    model = ir.load(simplified)
-    pairs = equalize(model, load_ranges(ranges))
-    facts: Facts = {"pairs": [asdict(pair) for pair in pairs]}
-    if pairs:
-        save(ir.to_proto(model), directory / EQUALIZED)
+    file, seen = directory / EQUALIZED, load_ranges(ranges)
+    for clipped in (True, False):
+        model = ir.load(simplified)
+        pairs = equalize(model, seen, clipped=clipped)
+        if not pairs:
+            file.unlink(missing_ok=True)
+            return {"pairs": []}
+        save(ir.to_proto(model), file)
         del model
-        parity = fp32_parity(directory / EQUALIZED, reference, request.target, "equalization")
-        calibrated = calibrate_stage(directory / EQUALIZED, request, directory)
-        facts |= {"parity": parity, "ranges": calibrated["ranges"]}
-    return facts
+        try:
+            parity = fp32_parity(file, reference, request.target, "equalization")
+            break
+        except GateError:
+            if not clipped:
+                raise
+    calibrated = calibrate_stage(file, request, directory)
+    return {
+        "pairs": [asdict(pair) for pair in pairs],
+        "parity": parity,
+        "ranges": calibrated["ranges"],
+    }
 
 
 def quantize_stage(
@@ -160,11 +172,9 @@ def quantize_stage(
     trials = request.trials(graphs, directory)
     recipe = trials.best(method, repairs)
     ranking = trials.sensitivities(recipe)
-    names = [each.node for each in ranking]
-    spent = keep_within(max_drop, trials, recipe, names, reference) if max_drop else None
+    spent = keep_within(max_drop, trials, recipe, ranking, reference) if max_drop else None
     if spent is not None and spent.recipe.kept:
-        # Measured beside the one with layers in floats, so that their price is known.
-        trials.build(recipe, directory / ALL_INT8)
+        trials.build(recipe, directory / ALL_INT8)  # to be measured beside the other
         recipe = spent.recipe
     decided, precisions = trials.build(recipe, directory / QUANTIZED)
     choice_made = {

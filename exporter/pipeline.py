@@ -101,7 +101,7 @@ class Build:
         made = self.make()
         if self.options.bench_seconds:
             fp32 = Entrant(made.fp32, self.target, "fp32")
-            entrants = {"fp32": fp32, self.precision: made.entrant}
+            entrants: dict[str, Entrant] = {"fp32": fp32, self.precision: made.entrant}
             everything = made.entrant.model.parent / ALL_INT8
             if everything.is_file():
                 entrants["int8, all layers"] = Entrant(everything, self.target, "int8")

@@ -27,8 +27,7 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
 
     from convexport.calibration.collect import collect
     from convexport.calibration.placement import CPU, scale_sources
-    from convexport.calibration.quantize import Recipe, quantize
-    from convexport.calibration.thresholds import CANDIDATES, Method, thresholds
+    from convexport.calibration.thresholds import CANDIDATES, thresholds
 
     name = options["method"]
     providers()
@@ -43,34 +42,42 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
         workers = len(os.sched_getaffinity(0))
         ranges = collect(runner, batches(work.images, seen, work.batch), tensors, workers=workers)
         clock.append(time.perf_counter())
-
-        def write(recipe: Recipe) -> None:
-            model = ir.load(work.model)
-            quantize(model, ranges, recipe, CPU)
-            work.output.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
-
         if name == "every":  # what one pass gives: the thresholds of all methods
             for method in CANDIDATES:
                 thresholds(ranges, method)
         clock.append(time.perf_counter())
-        if name == "auto":
-            held_out = np.load(work.images, mmap_mode="r")[seen : work.count]
-            exact = _logits(work.model, held_out)
-
-            def lost(recipe: Recipe) -> float:
-                write(recipe)
-                return float(((_logits(work.output, held_out) - exact) ** 2).sum())
-
-            best = min((Recipe(method=method) for method in CANDIDATES), key=lost)
-            corrected = Recipe(method=best.method, corrected=True)
-            write(min((best, corrected), key=lost))
-        else:
-            write(Recipe(method=Method(name="mse" if name == "every" else name)))
+        _choose(work, ranges, name, seen)
         clock.append(time.perf_counter())
         parts = ("load", "collect", "thresholds", "choose and insert")
         return dict(zip(parts, np.diff(clock).tolist(), strict=True))
 
     return run
+
+
+def _choose(work: Work, ranges: Any, name: str, seen: int) -> None:
+    """Write the INT8 file: of one method, or of the best on the images that were not seen."""
+    import onnx_ir as ir
+
+    from convexport.calibration.placement import CPU
+    from convexport.calibration.quantize import Recipe, quantize
+    from convexport.calibration.thresholds import CANDIDATES, Method
+
+    def write(recipe: Recipe) -> None:
+        model = ir.load(work.model)
+        quantize(model, ranges, recipe, CPU)
+        work.output.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+
+    if name != "auto":
+        return write(Recipe(method=Method(name="mse" if name == "every" else name)))
+    held_out = np.load(work.images, mmap_mode="r")[seen : work.count]
+    exact = _logits(work.model, held_out)
+
+    def lost(recipe: Recipe) -> float:
+        write(recipe)
+        return float(((_logits(work.output, held_out) - exact) ** 2).sum())
+
+    best = min((Recipe(method=method) for method in CANDIDATES), key=lost)
+    return write(min((best, Recipe(method=best.method, corrected=True)), key=lost))
 
 
 def _logits(model: Path, images: np.ndarray) -> np.ndarray:

@@ -137,3 +137,10 @@ def test_a_corrected_bias_takes_the_mean_error_back(bias: bool) -> None:
         errors.append(abs(float((outputs(graph, x)["y"] - exact).mean())))
     assert errors[0] == pytest.approx(0.45 * 50, rel=0.15)
     assert errors[1] < 0.1 * errors[0]
+
+
+def test_without_clipped_pairs_a_relu6_is_left_alone() -> None:
+    graph = chain("ReLU6")
+    seen = ranges(graph, images(0))
+    pairs = {(pair.first, pair.second) for pair in equalize(graph, seen, clipped=False)}
+    assert not pairs & {("a", "d"), ("d", "p")}
