@@ -26,6 +26,7 @@ from convexport.calibration.thresholds import Method
 from convexport.exporter.artifacts import ALL_INT8, CALIBRATION, EQUALIZED, QUANTIZED, RANGES
 from convexport.exporter.budget import keep_within
 from convexport.exporter.int8_trials import Graph, Trials, described
+from convexport.exporter.observed import observed_session
 from convexport.exporter.stages import (
     Facts,
     Progress,
@@ -39,7 +40,6 @@ from convexport.exporter.targets import Target
 from convexport.runtime.batches import filled, fixed_batch
 from convexport.runtime.errors import GateError, UnsupportedError
 from convexport.runtime.files import json_bytes
-from convexport.runtime.ort_session import OrtSession
 from convexport.runtime.specs import Preprocess
 
 # The simplified graph (False) and the equalized one (True), each with its ranges.
@@ -85,8 +85,8 @@ def calibrate_stage(simplified: Path, request: Calibration, directory: Path) -> 
     model = ir.load(simplified)
     tensors = every_float(model) if request.every else _tensors_to_observe(model, request)
     weights, tally = census_of_weights(model.graph), InputTally()
-    runner = _observed(model, tensors, directory)
     del model
+    runner = observed_session(simplified, tensors, directory / "observed.onnx")
     fixed = fixed_batch(runner)
     size = fixed or _batch_size(request.preprocess)
     reader = request.images.batches(request.preprocess, size, on_bad="skip")
@@ -227,25 +227,6 @@ def _tensors_to_observe(model: ir.Model, request: Calibration) -> tuple[str, ...
             hint="build it with --fp32",
         )
     return tensors
-
-
-def _observed(model: ir.Model, tensors: tuple[str, ...], directory: Path) -> OrtSession:
-    """A session that gives the named tensors too. Its file is not kept.
-
-    One thread each: several batches go through at once, which keeps cores busier than several
-    threads at one batch do, and the numbers do not depend on how many cores there are.
-    """
-    values = {value.name: value for node in model.graph for value in node.outputs}
-    known = {value.name for value in model.graph.outputs}
-    model.graph.outputs.extend(
-        values[name] for name in tensors if name in values and name not in known
-    )
-    path = directory / "observed.onnx"
-    save(ir.to_proto(model), path)
-    try:
-        return OrtSession(path, threads=1)
-    finally:
-        path.unlink()
 
 
 def _batch_size(preprocess: Preprocess) -> int:

@@ -28,6 +28,7 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
     from convexport.calibration.collect import collect
     from convexport.calibration.placement import CPU, scale_sources
     from convexport.calibration.thresholds import CANDIDATES, thresholds
+    from convexport.exporter.observed import observed_session
 
     name = options["method"]
     providers()
@@ -36,7 +37,7 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
         clock = [time.perf_counter()]
         sources = scale_sources(ir.load(work.model).graph, CPU)
         tensors = tuple(dict.fromkeys(name for group in sources.values() for name in group))
-        runner = _observed(work.model, tensors, work.output.with_suffix(".observed.onnx"))
+        runner = observed_session(work.model, tensors, work.output.with_suffix(".observed.onnx"))
         clock.append(time.perf_counter())
         seen = work.count - _HELD_OUT if name == "auto" else work.count
         workers = len(os.sched_getaffinity(0))
@@ -85,22 +86,3 @@ def _logits(model: Path, images: np.ndarray) -> np.ndarray:
     name, output = session.inputs[0].name, session.outputs[0].name
     runs = (session.run({name: images[i : i + 1]})[output] for i in range(len(images)))
     return np.concatenate(list(runs))
-
-
-def _observed(model: Path, tensors: tuple[str, ...], path: Path) -> OrtSession:
-    """A session that gives the named tensors too, one thread each. Its file is not kept."""
-    import onnx_ir as ir
-
-    graph = (observed := ir.load(model)).graph
-    known = {value.name for value in graph.outputs}
-    graph.outputs.extend(
-        value
-        for node in graph
-        for value in node.outputs
-        if value.name in tensors and value.name not in known
-    )
-    path.write_bytes(ir.to_proto(observed).SerializeToString())
-    try:
-        return OrtSession(path, threads=1)
-    finally:
-        path.unlink()
