@@ -26,7 +26,7 @@ _MADE_OF_ANOTHER = re.compile(r"(_nchwc|_token_\d+|_quant)+$")
 
 @dataclass(frozen=True)
 class LayerTime:
-    """One layer, in milliseconds a pass, medians of ``RUNS`` passes on one thread at batch 1.
+    """One layer, in milliseconds a pass, medians of ``RUNS`` passes on one thread.
 
     Attributes:
         layer: the name of its node; empty for all that belongs to no layer.
@@ -45,7 +45,7 @@ def layer_times(
     Args:
         fp32: the FP32 graph.
         int8: the same with Q/DQ.
-        image: float32 1×C×H×W.
+        image: float32 N×C×H×W.
         layer_of: the layer to which a node of the FP32 graph belongs, or nothing.
     """
     times = [_by_layer(_node_times(path, image), layer_of) for path in (fp32, int8)]
@@ -74,7 +74,5 @@ def _node_times(model: Path, image: np.ndarray) -> dict[str, float]:
         if event.get("cat") == "Node" and name.endswith(kind):
             durations[name[: -len(kind)]].append(event["dur"] / 1e3)
     # Nodes may share a name: then a pass has several of it.
-    return {
-        name: float(np.median(each[-RUNS * (n := len(each) // (_WARM_UP + RUNS)) :])) * n
-        for name, each in durations.items()
-    }
+    passes = {name: np.reshape(each, (_WARM_UP + RUNS, -1)) for name, each in durations.items()}
+    return {name: float(np.median(each[_WARM_UP:].sum(axis=1))) for name, each in passes.items()}

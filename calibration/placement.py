@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import onnx_ir as ir
 
@@ -157,12 +158,22 @@ def is_integer(node: ir.Node, placement: Placement) -> bool:
     if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
         # The data is computed; weights and bias are constant, and nothing else is scaled.
         plain = all(node.attributes.get_float(name, 1.0) == 1.0 for name in ("alpha", "beta"))
-        return plain and computed == [node.inputs[0]] and not node.attributes.get_int("transA", 0)
+        plain &= computed == [node.inputs[0]] and not node.attributes.get_int("transA", 0)
+        return plain and _one_bias_a_channel(node)
     if node.op_type == "AveragePool":
         # ONNX Runtime's integer kernel counts the padding of a partial window differently.
         padded = node.attributes.get_int("count_include_pad", 0)
         return not (padded and node.attributes.get_int("ceil_mode", 0))
     return len(computed) == len(node.inputs)
+
+
+def _one_bias_a_channel(node: ir.Node) -> bool:
+    if node.op_type == "ConvTranspose":
+        return node.attributes.get_int("group", 1) == 1
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    shape = () if bias is None or bias.const_value is None else bias.const_value.shape.numpy()
+    # A Gemm may add a whole matrix, or one value to each image.
+    return len(shape) < 2 or (prod(shape[:-1]) == 1 and shape[-1] > 1)
 
 
 def stranded(graph: ir.Graph, placement: Placement) -> frozenset[str]:

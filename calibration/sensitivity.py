@@ -118,7 +118,7 @@ def _through_integers(graph: ir.Graph, value: ir.Value, scale: Scale) -> ir.Valu
 
 def _centred(graph: ir.Graph, value: ir.Value, name: str) -> ir.Value:
     """The value without its channels' means over a batch."""
-    if value.shape is None or isinstance(value.shape[0], int):
+    if value.shape is None or value.shape[0] == 1:
         return value  # of one image, a classifier's mean would be the signal itself
     over = np.array([axis for axis in range(len(value.shape)) if axis != 1], np.int64)
     if graph.opset_imports.get("", 0) < 18:  # where axes are no input yet

@@ -46,6 +46,9 @@ def build_auto(model: str, options: BuildOptions, events: Events) -> BuildResult
         ConvexportError: as ``pipeline.build``; where no candidate is left, what stopped one.
     """
     precisions = (options.precision,) if options.precision else PRECISIONS
+    if options.max_drop is not None:
+        # The budget is proven for INT8 alone; FP32 is what it is compared with.
+        precisions = tuple(each for each in precisions if each != "bf16")
     some = replace(options, precision="int8" if "int8" in precisions else precisions[0])
     source = find_source(model, options, events.note)
     images = choose_images(source, some)

@@ -70,6 +70,14 @@ def choose_images(source: Source, options: BuildOptions) -> Images:
     images = _chosen(source, options)
     if options.max_drop is not None and images.held_out is not None:
         counted = images.held_out if images.evaluation is None else images.evaluation
+        if counted is images.calibration:
+            raise UsageError(
+                "E0287",
+                "no image is left to count the drop on",
+                where=f"--max-drop {options.max_drop:.2%}",
+                why="those that set the ranges prove nothing",
+                hint="give more images with --calib, or fewer --calib-images",
+            )
         _require_provable(options.max_drop, len(counted))
     # What FP16 decides follows from the ranges: nothing is tried.
     return replace(images, held_out=None) if options.precision == "fp16" else images
@@ -108,6 +116,8 @@ def _chosen(source: Source, options: BuildOptions) -> Images:
     unused = _unused(images, (calibration,), options.parity_images)
     if unused is not None and len(unused) == options.parity_images:
         parity = unused
+    if options.precision == "fp16":  # what it decides follows from the ranges: nothing is tried
+        return Images(calibration, None, parity, evaluation)
     return Images(*_with_held_out(calibration, images, (parity,), wanted), parity, evaluation)
 
 

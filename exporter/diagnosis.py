@@ -46,7 +46,9 @@ def diagnose(bundle: Path, *, times: bool = False) -> dict[str, Any]:
             hint="diagnose a bundle that was built with --int8",
         )
     found = read_json(bundle / CALIBRATION)
-    parity = manifest.data["parity"]["quantize"]
+    compared = manifest.data["parity"]
+    # What the target's own runtime makes of it, where that is not the one it was made with.
+    parity = (compared.get("target") or {}).get("artefact") or compared["quantize"]
     facts = {
         "bundle": manifest.name,
         "sqnr_db": parity["sqnr_db"],
@@ -91,7 +93,7 @@ def as_text(facts: Mapping[str, Any], *, top: int) -> Any:
     """The diagnosis for a terminal."""
     agreement = facts["top1_agreement"]
     head = (
-        f"{facts['bundle']}: {facts['sqnr_db']:.1f} dB of signal to noise in the logits, "
+        f"{facts['bundle']}: {_decibels(facts['sqnr_db'])} of signal to noise in the logits, "
         f"top-1 agreement {agreement['k']}/{agreement['n']}"
     )
     tried: list[tuple[str, ...]] = [

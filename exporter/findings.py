@@ -24,10 +24,27 @@ def notes_of(result: StageResult) -> list[str]:
         return [f"calibration: {doubt}" for doubt in result.facts["doubts"]]
     if result.name == "half":
         return list(_kept_in_fp32(result.facts["report"]["kept"]))
-    noise = result.facts["parity"]["sqnr_db"] if result.name == "quantize" else None
+    if result.name == "quantize":
+        return list(_of_int8(result.facts))
+    artefact = result.facts["parity"]["artefact"] if result.name == "target" else None
+    return list(_low_signal(artefact)) if artefact else []
+
+
+def _of_int8(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield from _low_signal(facts["parity"])
+    budget = facts["choice"]["budget"]
+    if budget and budget["kept"]:
+        before, after = budget["all_int8_upper_bound"], budget["upper_bound"]
+        yield (
+            f"{len(budget['kept'])} layers stay in floats: the {budget['measure']} may be "
+            f"{before:.2%} with all in INT8, and is at most {after:.2%} so (95 %)"
+        )
+
+
+def _low_signal(parity: Mapping[str, Any]) -> Iterator[str]:
+    noise = parity["sqnr_db"]
     if noise is not None and noise < LOW_SQNR_DB:
-        return [f"INT8 keeps only {noise:.1f} dB of signal to noise: measure what the task loses"]
-    return []
+        yield f"only {noise:.1f} dB of signal to noise are kept: measure what the task loses"
 
 
 def _kept_in_fp32(kept: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -52,10 +69,14 @@ def versions() -> dict[str, str]:
 
 def version_of(package: str) -> str:
     """A package's installed version, or that it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+    # The same modules under another name; never both.
+    names = (package, "onnxruntime-gpu") if package == "onnxruntime" else (package,)
+    for name in names:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "not installed"
 
 
 def manifest_facts(facts: Mapping[str, dict[str, Any]], notes: list[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from convexport.calibration.collect import collect, summary
 from convexport.calibration.guards import census_of_activations, census_of_weights
 from convexport.calibration.images import ImageSet
 from convexport.calibration.input_range import InputTally, input_doubts
+from convexport.calibration.observed import write_observed
 from convexport.calibration.placement import Placement, scale_sources
 from convexport.calibration.ranges_file import load_ranges, save_ranges
 from convexport.calibration.repair import equalize
@@ -26,7 +27,6 @@ from convexport.calibration.thresholds import Method
 from convexport.exporter.artifacts import ALL_INT8, CALIBRATION, EQUALIZED, QUANTIZED, RANGES
 from convexport.exporter.budget import keep_within
 from convexport.exporter.int8_trials import Graph, Trials, described
-from convexport.exporter.observed import observed_session
 from convexport.exporter.stages import (
     Facts,
     Progress,
@@ -40,6 +40,7 @@ from convexport.exporter.targets import Target
 from convexport.runtime.batches import filled, fixed_batch
 from convexport.runtime.errors import GateError, UnsupportedError
 from convexport.runtime.files import json_bytes
+from convexport.runtime.ort_session import OrtSession
 from convexport.runtime.specs import Preprocess
 
 # The simplified graph (False) and the equalized one (True), each with its ranges.
@@ -86,7 +87,7 @@ def calibrate_stage(simplified: Path, request: Calibration, directory: Path) -> 
     tensors = every_float(model) if request.every else _tensors_to_observe(model, request)
     weights, tally = census_of_weights(model.graph), InputTally()
     del model
-    runner = observed_session(simplified, tensors, directory / "observed.onnx")
+    runner = _observed(simplified, tensors, directory / "observed.onnx")
     fixed = fixed_batch(runner)
     size = fixed or _batch_size(request.preprocess)
     reader = request.images.batches(request.preprocess, size, on_bad="skip")
@@ -177,16 +178,15 @@ def quantize_stage(
         trials.build(recipe, directory / ALL_INT8)  # to be measured beside the other
         recipe = spent.recipe
     decided, precisions = trials.build(recipe, directory / QUANTIZED)
-    choice_made = {
-        **described(trials.done, recipe),
-        "held_out": {"images": len(request.held_out), "set": request.held_out.description},
-        "budget": spent and spent.to_dict(),
-    }
+    held_out = {"images": len(request.held_out), "set": request.held_out.description}
+    budget = spent and spent.to_dict()
+    choice_made = {**described(trials.done, recipe), "held_out": held_out, "budget": budget}
     written = {
         **choice_made,
-        "layers": [_layer(each, precisions) for each in ranking],
+        "layers": _layers(ranking, precisions),
         "thresholds": {name: each.value for name, each in decided.thresholds.items()},
         **calibration,
+        "ranges": summary(trials.graphs[recipe.equalized].ranges),
     }
     (directory / CALIBRATION).write_bytes(json_bytes(written))
     parity = compare_with_reference(directory / QUANTIZED, reference, request.target)
@@ -200,13 +200,19 @@ def quantize_stage(
     }
 
 
-def _layer(each: Sensitivity, precisions: Mapping[str, str]) -> Facts:
-    return {
-        "layer": each.node.rpartition("/")[0] or each.node,
-        "operator": each.operator,
-        "sqnr_db": each.sqnr_db,
-        "precision": precisions[each.node],
-    }
+def _layers(ranking: Sequence[Sensitivity], precisions: Mapping[str, str]) -> list[Facts]:
+    modules = Counter(each.node.rpartition("/")[0] for each in ranking)
+    return [
+        {
+            # A module that is used twice is two layers.
+            "layer": module if modules[module] == 1 and module else each.node,
+            "operator": each.operator,
+            "sqnr_db": each.sqnr_db,
+            "precision": precisions[each.node],
+        }
+        for each in ranking
+        for module in [each.node.rpartition("/")[0]]
+    ]
 
 
 def _tensors_to_observe(model: ir.Model, request: Calibration) -> tuple[str, ...]:
@@ -217,8 +223,9 @@ def _tensors_to_observe(model: ir.Model, request: Calibration) -> tuple[str, ...
             why="quantizing what is quantized loses twice",
             hint="give the FP32 model, or build this one as it is with --fp32",
         )
-    sources = scale_sources(model.graph, request.placement).values()
-    tensors = tuple(dict.fromkeys(name for group in sources for name in group))
+    sources = scale_sources(model.graph, request.placement)
+    # Those that take another's scale too: what reads them has its biases corrected by their means.
+    tensors = (*dict.fromkeys([*(name for group in sources.values() for name in group), *sources]),)
     if not tensors:
         raise UnsupportedError(
             "E0682",
@@ -227,6 +234,19 @@ def _tensors_to_observe(model: ir.Model, request: Calibration) -> tuple[str, ...
             hint="build it with --fp32",
         )
     return tensors
+
+
+def _observed(model: Path, tensors: tuple[str, ...], path: Path) -> OrtSession:
+    """A session that gives the named tensors too; its file is not kept.
+
+    One thread: several batches go through at once, which keeps cores busier than several threads
+    at one batch do, and the numbers do not depend on how many cores there are.
+    """
+    try:
+        write_observed(model, tensors, path)
+        return OrtSession(path, threads=1)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _batch_size(preprocess: Preprocess) -> int:

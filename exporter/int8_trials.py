@@ -132,7 +132,7 @@ class Trials:
         model = ir.load(graph.model)
         decided = decide(model.graph, graph.ranges, recipe.method, self.placement)
         layers = add_twins(model, decided.scales, self.placement)
-        if not layers:
+        if not layers or len(self._few) < 2:
             return ()
         path = self.scratch / "twins.onnx"
         try:
@@ -140,7 +140,13 @@ class Trials:
             session = OrtSession(path)
         finally:
             path.unlink(missing_ok=True)
-        batches = (batch for batch, _ in self._batches(fixed_batch(session), few=True))
+        # Of a single image left over, a classifier's signal would be its own mean: none.
+        several = fixed_batch(session) is None
+        batches = (
+            batch
+            for batch, _ in self._batches(fixed_batch(session), few=True)
+            if len(batch) > several
+        )
         return measure(session, batches, [(str(node.name), node.op_type) for node in layers])
 
     def _better(self, best: Trial, recipe: Recipe) -> Trial:

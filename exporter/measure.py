@@ -14,7 +14,7 @@ from convexport.benchmarks.host import describe_host
 from convexport.benchmarks.latency import LatencyOptions, Subject, bench
 from convexport.exporter.options import Precision
 from convexport.exporter.targets import Target
-from convexport.runtime.batches import run_in_batches
+from convexport.runtime.batches import fixed_batch, run_in_batches
 from convexport.runtime.files import sha256_of
 from convexport.runtime.sessions import Session
 
@@ -61,8 +61,12 @@ def latency_stage(
     seconds: float,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Latency at batch 1 on all cores, side by side; the first, by label, is the baseline."""
-    spec = next(iter(entrants.values())).open().inputs[0]
+    """Latency on all cores, side by side; the first, by label, is the baseline.
+
+    At batch 1, or the one that the model insists on.
+    """
+    session = next(iter(entrants.values())).open()
+    spec = session.inputs[0]
     subjects = [
         Subject(
             label=label,
@@ -77,5 +81,5 @@ def latency_stage(
         )
         for label, entrant in entrants.items()
     ]
-    options = LatencyOptions(duration_s=seconds)
+    options = LatencyOptions(duration_s=seconds, batch=fixed_batch(session) or 1)
     return bench(subjects, options, report=report).to_dict()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from convexport.exporter.artifacts import EQUALIZED, RANGES, SIMPLIFIED
 from convexport.exporter.cache import StageResult
+from convexport.runtime.cpu import cpu_flags, integer_kernels
 
 if TYPE_CHECKING:
     from convexport.exporter.pipeline import Build
@@ -103,5 +104,6 @@ def _quantize(
         "reference": reference.key,
         "held_out": held_out and held_out.fingerprint(),
         "choice": [asdict(options.method), options.repair, options.max_drop],
+        "units": integer_kernels(cpu_flags()),
     }
     return build.stage("quantize", inputs, produce)

@@ -87,6 +87,11 @@ class BuildOptions:
             raise _senseless("--bench-seconds", self.bench_seconds)
         if self.max_drop is not None and not 0 < self.max_drop < 1:
             raise _senseless("--max-drop", self.max_drop, "a share such as 0.5%")
+        if self.keep_fp32 and self.precision != "fp16":
+            raise _only("--keep-fp32", "--fp16")
+        quantizes = self.precision == "int8" or (self.precision is None and self.target == "auto")
+        if self.max_drop is not None and not quantizes:
+            raise _only("--max-drop", "--int8")
         for name in self.repair:
             if name not in REPAIRS:
                 raise UsageError(
@@ -106,6 +111,11 @@ class BuildOptions:
             _positive("--input-shape", size)
             if size > _LARGEST_SIDE:
                 raise _senseless("--input-shape", size, f"a number up to {_LARGEST_SIDE}")
+
+
+def _only(option: str, needed: str) -> UsageError:
+    hint = f"add {needed}, or leave {option} out"
+    return UsageError("E0284", f"{option} is for {needed}", hint=hint)
 
 
 def _positive(name: str, value: float | None) -> None:

@@ -41,6 +41,7 @@ from convexport.exporter.results import BuildResult, Made
 from convexport.exporter.source import Source
 from convexport.exporter.sources import find_source
 from convexport.exporter.targets import AUTO, Target, find_target, require_precision
+from convexport.runtime.cpu import cpu_flags, integer_kernels
 from convexport.runtime.files import read_json
 from convexport.runtime.sessions import require_runtime
 
@@ -214,6 +215,7 @@ class Build:
             "fp32": fp32.parent.name,
             "reference": reference.key,
             "runtime": version_of(self.target.runtime),
+            "units": integer_kernels(cpu_flags()),
         }
         if self.graph is not self.target:
             yield self.stage("target", inputs, target)
@@ -248,5 +250,6 @@ def common_request(source: Source, images: Images, options: BuildOptions) -> dic
         "held_out": images.held_out and images.held_out.fingerprint(),
         "choice": [asdict(options.method), options.repair, options.max_drop, options.keep_fp32],
         "bench": options.bench_seconds,
+        "units": integer_kernels(cpu_flags()),
         "versions": versions(),
     }

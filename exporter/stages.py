@@ -119,7 +119,11 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 def every_float(model: ir.Model) -> tuple[str, ...]:
     """The names of the input and of all float tensors that are computed."""
     values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
-    return tuple(str(value.name) for value in values if value.dtype == ir.DataType.FLOAT)
+    return tuple(
+        str(value.name)
+        for value in values
+        if value.dtype == ir.DataType.FLOAT and value.name not in model.graph.initializers
+    )
 
 
 def graph_facts(model: onnx.ModelProto) -> Facts:

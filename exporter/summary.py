@@ -38,7 +38,7 @@ def as_text(result: BuildResult) -> Any:
         if latency == "not measured":
             parts.append(line("latency: not measured"))
         else:
-            parts += list(_latency(latency))
+            parts += list(_latency(latency, advise="candidates" not in result.report))
         parts += _fidelity(result.report)
         if "candidates" in result.report:
             parts.append(_candidates(result.report["candidates"]))
@@ -91,7 +91,7 @@ def answers_text(rows: Iterable[Mapping[str, Any]], manifest: Manifest) -> Any:
     return Group(*parts)
 
 
-def _latency(latency: Mapping[str, Any]) -> Iterable[Any]:
+def _latency(latency: Mapping[str, Any], *, advise: bool = True) -> Iterable[Any]:
     conditions = latency["conditions"]
     columns = ("latency", "p50", "95 % interval", "p90", "p99", "images/s", "speed-up")
     first = latency["subjects"][0]
@@ -106,12 +106,9 @@ def _latency(latency: Mapping[str, Any]) -> Iterable[Any]:
     for reason in latency["reasons"]:
         yield line(f"  {reason}", style="yellow")
     for each in latency["subjects"]:
-        if each["speedup"] is not None and each["speedup"]["claim"] != "faster":
-            yield line(
-                f"{each['label']} is not shown to be faster than {first['label']} here; "
-                "--target auto builds what is",
-                style="yellow",
-            )
+        if advise and each["speedup"] is not None and each["speedup"]["claim"] != "faster":
+            text = f"{each['label']} is not shown to be faster than {first['label']} here"
+            yield line(f"{text}; --target auto builds what is", style="yellow")
 
 
 def _candidates(rows: Iterable[Mapping[str, Any]]) -> Any:

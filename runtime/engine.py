@@ -8,6 +8,7 @@ from typing import Iterable, List, Tuple, Union
 
 import numpy as np
 
+from convexport.runtime.batches import run_in_batches
 from convexport.runtime.bundle import (
     LABELS,
     Manifest,
@@ -63,7 +64,8 @@ class Engine:
 
     def _classify(self, image: Union[str, Path, bytes], top: int) -> Classified:
         source = Path(image) if isinstance(image, str) else image
-        logits = self(preprocess(source, self.manifest.preprocess)[None])[0]
+        pixels = preprocess(source, self.manifest.preprocess)
+        logits = run_in_batches(self.runner, pixels[None])[0]
         probabilities = logits
         if self.manifest.output_kind == "logits":
             exponents = np.exp(logits - logits.max())

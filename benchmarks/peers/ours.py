@@ -28,7 +28,6 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
     from convexport.calibration.collect import collect
     from convexport.calibration.placement import CPU, scale_sources
     from convexport.calibration.thresholds import CANDIDATES, thresholds
-    from convexport.exporter.observed import observed_session
 
     name = options["method"]
     providers()
@@ -37,7 +36,7 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
         clock = [time.perf_counter()]
         sources = scale_sources(ir.load(work.model).graph, CPU)
         tensors = tuple(dict.fromkeys(name for group in sources.values() for name in group))
-        runner = observed_session(work.model, tensors, work.output.with_suffix(".observed.onnx"))
+        runner = _observed(work.model, tensors, work.output.with_suffix(".observed.onnx"))
         clock.append(time.perf_counter())
         seen = work.count - _HELD_OUT if name == "auto" else work.count
         workers = len(os.sched_getaffinity(0))
@@ -47,6 +46,7 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
             for method in CANDIDATES:
                 thresholds(ranges, method)
         clock.append(time.perf_counter())
+        del runner  # its memory is not needed any more
         _choose(work, ranges, name, seen)
         clock.append(time.perf_counter())
         parts = ("load", "collect", "thresholds", "choose and insert")
@@ -79,6 +79,16 @@ def _choose(work: Work, ranges: Any, name: str, seen: int) -> None:
 
     best = min((Recipe(method=method) for method in CANDIDATES), key=lost)
     return write(min((best, Recipe(method=best.method, corrected=True)), key=lost))
+
+
+def _observed(model: Path, tensors: tuple[str, ...], path: Path) -> OrtSession:
+    from convexport.calibration.observed import write_observed
+
+    try:
+        write_observed(model, tensors, path)
+        return OrtSession(path, threads=1)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _logits(model: Path, images: np.ndarray) -> np.ndarray:

@@ -132,15 +132,19 @@ def test_channels_are_those_of_the_second_axis() -> None:
     np.testing.assert_allclose(seen.mean, values.astype(np.float64).mean(axis=(0, 2, 3)), rtol=1e-5)
 
 
-def test_of_a_large_tensor_the_bounds_are_of_all_values_and_a_third_is_counted() -> None:
-    values = np.random.default_rng(2).normal(size=(1, 8, 140, 140)).astype(np.float32)
-    values[0, 5, 0, 1] = 100  # between two values that are counted
+def test_of_a_large_tensor_the_bounds_are_of_all_values_and_some_rows_are_counted() -> None:
+    values = np.random.default_rng(2).normal(size=(2, 8, 140, 140)).astype(np.float32)
+    values[1, 5, 0, 1] = 100  # in a row that is not counted
     seen = range_of(values)
-    assert seen.maximum == 100 and seen.channels.maximum[5] == 100
-    assert seen.counts.sum() == -(-values.size // 3)
+    assert seen.maximum == 100 and seen.minimum == values.min()
+    # 8 x 140 x 140 values an image are more than twice 65,536: every third row is counted.
+    assert seen.counts.sum() == seen.channels.count * 8 == 2 * 8 * 47 * 140
+    np.testing.assert_allclose(
+        seen.channels.mean, values[:, :, ::3].astype(np.float64).mean(axis=(0, 2, 3)), atol=1e-6
+    )
     small = range_of(values[:, :, :40, :40])
-    assert small.counts.sum() == 8 * 40 * 40
-    # As many of each column, and the same distribution as that of all values.
+    assert small.counts.sum() == 2 * 8 * 40 * 40
+    # The same distribution as that of all values.
     share = np.interp(1.0, edges(len(seen.counts)), np.append(0, seen.counts.cumsum()))
     assert share / seen.counts.sum() == pytest.approx(0.6827, abs=0.005)
 

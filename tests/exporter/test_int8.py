@@ -10,6 +10,8 @@ import onnx
 import pytest
 
 from convexport.calibration.digits import digits
+from convexport.exporter.options import BuildOptions
+from convexport.runtime.errors import UsageError
 
 Refused = Any
 Quick = tuple[str, ...]
@@ -148,6 +150,23 @@ def test_a_budget_that_nothing_meets_fails(
     monkeypatch.setattr(budget, "_counted", lambda *_: (lambda recipe: 0.2, "a figure"))
     done = refused(5, "E0585", *LENET, "--max-drop", "3%", *quick)
     assert "20.00%" in done.err
+
+
+def test_options_of_other_precisions_are_refused_in_python_too() -> None:
+    with pytest.raises(UsageError, match="E0284"):
+        BuildOptions(precision="fp32", max_drop=0.01)
+    with pytest.raises(UsageError, match="E0284"):
+        BuildOptions(precision="int8", keep_fp32=("c1/Conv",))
+
+
+def test_images_that_set_the_ranges_prove_nothing(
+    refused: Refused, quick: Quick, home: Path
+) -> None:
+    (home / "images").mkdir()
+    for index, item in enumerate(digits("calibration").items[:12]):
+        item.content().save(home / "images" / f"{index}.png")
+    request = ("build", "lenet5", "--weights", "random", "--int8", "--calib", "images")
+    refused(2, "E0287", *request, "--max-drop", "50%", *quick)
 
 
 def test_a_diagnosis_ranks_all_layers(invoke: Any, int8_bundle: Path, home: Path) -> None:
