@@ -1,4 +1,4 @@
-"""``--max-drop``: layers are given back to floats until the accuracy budget holds, provably."""
+"""``--max-drop``: layers are given back to floats until the bound of the loss is within the budget."""
 
 from __future__ import annotations
 
