@@ -1,4 +1,4 @@
-"""``--max-drop``: layers are given back to floats until the bound of the loss is within the budget."""
+"""``--max-drop``: layers go back to floats until the bound of the loss is within the budget."""
 
 from __future__ import annotations
 
