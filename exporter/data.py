@@ -79,12 +79,13 @@ def choose_images(source: Source, options: BuildOptions) -> Images:
                 hint="give more images with --calib, or fewer --calib-images",
             )
         _require_provable(options.max_drop, len(counted))
-    # What FP16 decides follows from the ranges: nothing is tried.
-    return replace(images, held_out=None) if options.precision == "fp16" else images
+    return images
 
 
 def _chosen(source: Source, options: BuildOptions) -> Images:
-    calibrated = options.precision in ("int8", "fp16")
+    # What FP16 decides follows from the ranges: nothing is tried.
+    tries = options.precision == "int8"
+    calibrated = tries or options.precision == "fp16"
     # What a new classifier answers has nothing to do with digits.
     digital = source.weights["kind"] == "digits" and "classifier" not in source.weights
     if digital and options.calib is None:
@@ -100,6 +101,8 @@ def _chosen(source: Source, options: BuildOptions) -> Images:
             return Images(None, None, parity, test)
         pool = digits("calibration")
         calibration = pool.sample(options.calib_images)
+        if not tries:
+            return Images(calibration, None, parity, test)
         return Images(*_with_held_out(calibration, pool, (), _TRIED_ON), parity, test)
     evaluation = digits("test") if digital else None
     parity = photographs("parity", options.parity_images)
@@ -110,13 +113,14 @@ def _chosen(source: Source, options: BuildOptions) -> Images:
         wanted = images_needed(options.max_drop)
     if options.calib is None:
         calibration = photographs("calibration", options.calib_images)
-        return Images(calibration, photographs("held-out", wanted), parity, evaluation)
+        held_out = photographs("held-out", wanted) if tries else None
+        return Images(calibration, held_out, parity, evaluation)
     images = folder(options.calib)
     calibration = images.sample(options.calib_images)
     unused = _unused(images, (calibration,), options.parity_images)
     if unused is not None and len(unused) == options.parity_images:
         parity = unused
-    if options.precision == "fp16":  # what it decides follows from the ranges: nothing is tried
+    if not tries:
         return Images(calibration, None, parity, evaluation)
     return Images(*_with_held_out(calibration, images, (parity,), wanted), parity, evaluation)
 
