@@ -35,8 +35,8 @@ from convexport.exporter.findings import (
     versions,
 )
 from convexport.exporter.measure import Entrant
-from convexport.exporter.narrow import half_stages, int8_stages
 from convexport.exporter.options import BuildOptions, Precision
+from convexport.exporter.reduced_precision import half_stages, int8_stages
 from convexport.exporter.results import BuildResult, Made
 from convexport.exporter.source import Source
 from convexport.exporter.sources import find_source
