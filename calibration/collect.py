@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from functools import reduce
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convexport.calibration.histograms import TensorRange, range_of
+from convexport.calibration.histograms import Channels, TensorRange, range_of
+from convexport.calibration.observed import Outputs
 from convexport.runtime.errors import InputError
 from convexport.runtime.specs import Runner
 
 Batch = NDArray[np.float32]
+Seen = Mapping[str, Batch]
 Ranges = dict[str, TensorRange]
-Result = TypeVar("Result")
+
+# Batches whose grids are counted together: empty bins are most of the work of counting one.
+_TOGETHER = 8
+# What a group of batches may hold in grids, and in how many of them a whole tensor counts.
+_HELD, _WHOLE = 1024, 50
 
 
 def collect(
     runner: Runner,
     batches: Iterable[Batch],
-    tensors: Iterable[str],
+    tensors: Mapping[str, Outputs],
     *,
     workers: int = 1,
     progress: Callable[[int], None] = lambda images: None,
@@ -30,26 +37,26 @@ def collect(
     """Run every batch and keep the range of every named tensor.
 
     Args:
-        runner: gives the tensors as outputs; a tensor that is its input is read from the batch.
+        runner: gives what tells of the tensors; one that is its input is read from the batch.
         batches: float32 N×C×H×W.
-        tensors: names of inputs or outputs of the runner.
+        tensors: which, and the outputs that tell of them (``write_observed``).
         workers: batches that are run and counted at the same time; with more than one, the
             runner is called by several threads. The result does not depend on it.
-        progress: told the number of images after each batch.
+        progress: told the number of images after each group of batches.
 
     Raises:
         InputError: E0350, a tensor is not finite; E0351, there was no batch.
     """
-    names = tuple(tensors)
     (input_spec,) = runner.inputs
 
-    def observe(batch: Batch) -> tuple[int, Ranges]:
-        seen = {input_spec.name: batch, **runner.run({input_spec.name: batch})}
-        return len(batch), {name: range_of(seen[name], name) for name in names}
+    def observe(group: Sequence[Batch]) -> tuple[int, Ranges]:
+        seen = [{input_spec.name: batch, **runner.run({input_spec.name: batch})} for batch in group]
+        found = {name: _range(seen, name, outputs) for name, outputs in tensors.items()}
+        return sum(map(len, group)), found
 
     ranges: Ranges = {}
-    for images, new in _in_order(observe, batches, workers):
-        ranges = {name: ranges[name].merge(new[name]) if ranges else new[name] for name in names}
+    for images, new in _in_order(observe, _groups(batches, tensors), workers):
+        ranges = {name: ranges[name].merge(new[name]) if ranges else new[name] for name in tensors}
         progress(images)
     if not ranges:
         raise InputError("E0351", "there were no calibration images")
@@ -61,15 +68,39 @@ def summary(ranges: Mapping[str, TensorRange]) -> dict[str, dict[str, float]]:
     return {name: {"min": seen.minimum, "max": seen.maximum} for name, seen in ranges.items()}
 
 
+def _groups(batches: Iterable[Batch], tensors: Mapping[str, Outputs]) -> Iterator[list[Batch]]:
+    """As many batches together as may be held."""
+    held = sum(_WHOLE if outputs.channels is None else 1 for outputs in tensors.values())
+    size = max(1, min(_TOGETHER, _HELD // max(held, 1)))
+    remaining = iter(batches)
+    while group := list(islice(remaining, size)):
+        yield group
+
+
+def _range(seen: Sequence[Seen], name: str, outputs: Outputs) -> TensorRange:
+    """What one tensor was in a group of batches."""
+    if outputs.channels is None:
+        return reduce(TensorRange.merge, (range_of(each[outputs.values], name) for each in seen))
+    values = np.concatenate([each[outputs.values] for each in seen])
+    low, high, mean = (
+        np.concatenate([each[output] for each in seen]).reshape(len(values), -1)
+        for output in outputs.channels
+    )
+    total = mean.sum(axis=0, dtype=np.float64)
+    return range_of(values, name, Channels(low.min(axis=0), high.max(axis=0), total, len(values)))
+
+
 def _in_order(
-    function: Callable[[Batch], Result], batches: Iterable[Batch], workers: int
-) -> Iterator[Result]:
-    """The results in the order of the batches; no more batches are held than workers can use."""
-    waiting: deque[Future[Result]] = deque()
+    function: Callable[[list[Batch]], tuple[int, Ranges]],
+    groups: Iterable[list[Batch]],
+    workers: int,
+) -> Iterator[tuple[int, Ranges]]:
+    """The results in the order of the groups; no more are held than workers can use."""
+    waiting: deque[Future[tuple[int, Ranges]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for batch in batches:
-                waiting.append(pool.submit(function, batch))
+            for group in groups:
+                waiting.append(pool.submit(function, group))
                 if len(waiting) > workers:
                     yield waiting.popleft().result()
             while waiting:

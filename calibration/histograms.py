@@ -3,9 +3,6 @@
 The bins need no range known beforehand: a bin is the upper half of a float32 without its sign,
 that is a bfloat16 magnitude. There are 32,768 of them, each at most 1/128 wide relative to its
 value, over all that a float32 can be. Two histograms merge by addition, exactly.
-
-Bounds are of all values. Of a large tensor some 50,000 values an image are counted, in evenly
-spread rows: of so many images, more change no threshold, and counting is what time goes into.
 """
 
 from __future__ import annotations
@@ -21,23 +18,20 @@ from convexport.runtime.errors import InputError
 
 BINS = 1 << 15
 _MAGNITUDE = np.uint16(BINS - 1)
-# Of the rows of an image, every so manieth is counted that no more values than these are. Whole
-# rows, since memory is read in lines and that is what most of the time goes into.
-COUNTED = 1 << 16
-
+_NOT_FINITE = 0x7F80  # the bin of infinity; those of NaN follow
 # Of the two halves of a float32 in memory, the one with sign, exponent and 7 bits of fraction.
 _UPPER = 1 if sys.byteorder == "little" else 0
 
 
 @dataclass(frozen=True)
 class Channels:
-    """What was seen of each channel, of the values that were counted.
+    """What was seen of each channel.
 
     Attributes:
         minimum: float32 (C,).
         maximum: float32 (C,).
-        total: the sum, float64 (C,).
-        count: values a channel.
+        total: the sum of values, or of images' means, float64 (C,).
+        count: of what is in ``total`` of a channel.
     """
 
     minimum: NDArray[np.float32]
@@ -70,15 +64,16 @@ class TensorRange:
     """What was seen of one tensor.
 
     Attributes:
-        minimum: exact.
-        maximum: exact.
-        counts: of magnitudes, ``uint64`` (bins up to the last that is not empty,).
+        minimum: of all values.
+        maximum: of all values.
+        counts: of magnitudes, ``int64`` (bins up to the last that is not empty,), of
+            all values or an even part of them.
         channels: of its second axis; None for a tensor that has one axis.
     """
 
     minimum: float
     maximum: float
-    counts: NDArray[np.uint64]
+    counts: NDArray[np.int64]
     channels: Channels | None = None
 
     @property
@@ -98,15 +93,25 @@ class TensorRange:
         )
 
 
-def range_of(values: NDArray[np.float32], name: str = "tensor") -> TensorRange:
+def range_of(
+    values: NDArray[np.float32], name: str = "tensor", channels: Channels | None = None
+) -> TensorRange:
     """What there is to see in one array of float32, (N, C, ...) or flat.
+
+    Args:
+        channels: of all of the tensor, where ``values`` are a part of it.
 
     Raises:
         InputError: E0350, it holds NaN or infinity.
     """
     array = np.ascontiguousarray(values, dtype=np.float32)
-    minimum, maximum = float(array.min()), float(array.max())
-    if not np.isfinite(minimum + maximum):
+    if channels is None and array.ndim > 1:
+        channels = channels_of(array)
+    low, high = (array, array) if channels is None else (channels.minimum, channels.maximum)
+    minimum, maximum = float(low.min()), float(high.max())
+    counts = _counts(array.ravel())
+    # A maximum may pass NaN over, the counts do not.
+    if not np.isfinite(minimum + maximum) or len(counts) > _NOT_FINITE:
         raise InputError(
             "E0350",
             "a tensor became NaN or infinite during calibration",
@@ -114,9 +119,18 @@ def range_of(values: NDArray[np.float32], name: str = "tensor") -> TensorRange:
             why="its range is undefined, and so is INT8",
             hint="check the weights and the normalization of the images",
         )
-    counted = _counted(array)
-    channels = _channels(counted) if array.ndim > 1 else None
-    return TensorRange(minimum, maximum, _counts(counted.ravel()), channels)
+    return TensorRange(minimum, maximum, counts, channels)
+
+
+def channels_of(array: NDArray[np.float32]) -> Channels:
+    """What was seen of the second axis of (N, C, ...)."""
+    rows = array.reshape(*array.shape[:2], -1)
+    return Channels(
+        rows.min(axis=(0, 2)),
+        rows.max(axis=(0, 2)),
+        rows.sum(axis=(0, 2), dtype=np.float64),
+        rows.shape[0] * rows.shape[2],
+    )
 
 
 def edges(bins: int = BINS) -> NDArray[np.float64]:
@@ -125,35 +139,16 @@ def edges(bins: int = BINS) -> NDArray[np.float64]:
     return upper.view(np.float32).astype(np.float64)
 
 
-def _counted(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """All of an array, or evenly spread rows of a large N×C×H×W one."""
-    if array.ndim != 4 or array[0].size <= COUNTED:
-        return array
-    height = array.shape[2]
-    step = min(-(-array[0].size // COUNTED), height)
-    return np.ascontiguousarray(array[:, :, (height - 1) % step // 2 :: step])
-
-
-def _channels(counted: NDArray[np.float32]) -> Channels:
-    rows = counted.reshape(*counted.shape[:2], -1)
-    return Channels(
-        rows.min(axis=2).min(axis=0),
-        rows.max(axis=2).max(axis=0),
-        rows.sum(axis=2).sum(axis=0, dtype=np.float64),
-        rows.shape[0] * rows.shape[2],
-    )
-
-
-def _counts(flat: NDArray[np.float32]) -> NDArray[np.uint64]:
+def _counts(flat: NDArray[np.float32]) -> NDArray[np.int64]:
     upper = flat.view(np.uint16)[_UPPER::2]
     # bincount works on intp; handing it anything else costs another copy, and a fresh array for
     # each tensor more than the counting.
     indices = _buffer(upper.size)
     np.bitwise_and(upper, _MAGNITUDE, out=indices)
-    return np.bincount(indices).astype(np.uint64)
+    return np.bincount(indices).astype(np.int64, copy=False)
 
 
-def _sum(first: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _sum(first: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
     short, long = sorted((first, other), key=len)
     total = long.copy()
     total[: len(short)] += short

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
 
 import onnx_ir as ir
 
-from convexport.calibration.histograms import TensorRange
 from convexport.calibration.placement import Placement, scale_sources, stranded
 from convexport.calibration.qdq import Scale, insert_qdq, scale_of
-from convexport.calibration.thresholds import Method, Threshold, thresholds
+from convexport.calibration.thresholds import Method, Threshold, Thresholds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +43,16 @@ class Decided:
 
 
 def decide(
-    graph: ir.Graph, ranges: Mapping[str, TensorRange], method: Method, placement: Placement
+    graph: ir.Graph, thresholds: Thresholds, method: Method, placement: Placement
 ) -> Decided:
     """The thresholds and scales of all activations that the placement quantizes."""
     sources = scale_sources(graph, placement)
-    merged = {
-        group: reduce(TensorRange.merge, (ranges[name] for name in group))
-        for group in {*sources.values()}
-    }
-    found = thresholds({"\0".join(group): seen for group, seen in merged.items()}, method)
-    chosen = {name: found["\0".join(group)] for name, group in sources.items()}
+    chosen = {name: thresholds.of(group, method) for name, group in sources.items()}
     return Decided(chosen, {n: scale_of(t, placement.activations) for n, t in chosen.items()})
 
 
 def quantize(
-    model: ir.Model, ranges: Mapping[str, TensorRange], recipe: Recipe, placement: Placement
+    model: ir.Model, thresholds: Thresholds, recipe: Recipe, placement: Placement
 ) -> tuple[Decided, dict[str, str]]:
     """Put Q/DQ into a model, in place.
 
@@ -69,7 +62,8 @@ def quantize(
     rules = replace(placement, kept=placement.kept | recipe.kept)
     if recipe.kept:
         rules = replace(rules, kept=rules.kept | stranded(model.graph, rules))
-    decided = decide(model.graph, ranges, recipe.method, rules)
-    means = {name: seen.channels.mean for name, seen in ranges.items() if seen.channels is not None}
+    decided = decide(model.graph, thresholds, recipe.method, rules)
+    ranges = thresholds.ranges.items()
+    means = {name: seen.channels.mean for name, seen in ranges if seen.channels is not None}
     precisions = insert_qdq(model, decided.scales, rules, means if recipe.corrected else None)
     return decided, precisions

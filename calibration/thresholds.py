@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,15 +79,46 @@ CANDIDATES = (
 )
 
 
-def thresholds(ranges: Mapping[str, TensorRange], method: Method) -> dict[str, Threshold]:
-    """Decide every tensor's threshold. A tensor that was always zero gets the threshold 1.
+class Thresholds:
+    """Ranges, and the thresholds that methods make of them, each decided once.
+
+    Args:
+        ranges: of tensors, by name.
+    """
+
+    def __init__(self, ranges: Mapping[str, TensorRange]) -> None:
+        self.ranges = ranges
+        self._decided: dict[tuple[tuple[str, ...], Method], Threshold] = {}
+
+    def of(self, tensors: tuple[str, ...], method: Method) -> Threshold:
+        """The one threshold of tensors that share a scale."""
+        known = (tensors, method)
+        if known not in self._decided:
+            seen = reduce(TensorRange.merge, (self.ranges[name] for name in tensors))
+            self._decided[known] = threshold(seen, method)
+        return self._decided[known]
+
+
+def threshold(seen: TensorRange, method: Method) -> Threshold:
+    """Decide a threshold; that of a tensor that was always zero is 1.
 
     Args:
         method: any but ``auto``, which needs more than ranges.
     """
     if method.name == "auto":
         raise ValueError("auto is chosen by measurement, not from ranges")
-    return {name: _threshold(seen, method) for name, seen in ranges.items()}
+    value = seen.magnitude
+    if value == 0:
+        return Threshold(1.0, 0.0, 1.0)
+    if method.name == "percentile":
+        value = percentile_of(seen, method.percentile)
+    elif method.name == "mse":
+        value = mse_of(seen)
+    elif method.name == "entropy":
+        value = entropy_of(seen)
+    # A percentile may be that of zeros alone.
+    value = value or seen.magnitude
+    return Threshold(value, max(0.0, min(value, -seen.minimum)), max(0.0, min(value, seen.maximum)))
 
 
 def percentile_of(seen: TensorRange, percentile: float) -> float:
@@ -127,21 +159,6 @@ def entropy_of(seen: TensorRange) -> float:
     sizes = range(_LEVELS, _LINEAR_BINS + 1, 16)
     divergences = [_divergence(linear, size) for size in sizes]
     return min(float(grid[sizes[int(np.argmin(divergences))]]), seen.magnitude)
-
-
-def _threshold(seen: TensorRange, method: Method) -> Threshold:
-    value = seen.magnitude
-    if value == 0:
-        return Threshold(1.0, 0.0, 1.0)
-    if method.name == "percentile":
-        value = percentile_of(seen, method.percentile)
-    elif method.name == "mse":
-        value = mse_of(seen)
-    elif method.name == "entropy":
-        value = entropy_of(seen)
-    # A percentile may be that of zeros alone.
-    value = value or seen.magnitude
-    return Threshold(value, max(0.0, min(value, -seen.minimum)), max(0.0, min(value, seen.maximum)))
 
 
 def _occupied(seen: TensorRange) -> tuple[_Array, _Array]:

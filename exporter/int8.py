@@ -18,12 +18,12 @@ from convexport.calibration.collect import collect, summary
 from convexport.calibration.guards import census_of_activations, census_of_weights
 from convexport.calibration.images import ImageSet
 from convexport.calibration.input_range import InputTally, input_doubts
-from convexport.calibration.observed import write_observed
+from convexport.calibration.observed import Outputs, write_observed
 from convexport.calibration.placement import Placement, scale_sources
 from convexport.calibration.ranges_file import load_ranges, save_ranges
 from convexport.calibration.repair import equalize
 from convexport.calibration.sensitivity import Sensitivity
-from convexport.calibration.thresholds import Method
+from convexport.calibration.thresholds import Method, Thresholds
 from convexport.exporter.artifacts import ALL_INT8, CALIBRATION, EQUALIZED, QUANTIZED, RANGES
 from convexport.exporter.budget import keep_within
 from convexport.exporter.int8_trials import Graph, Trials, described
@@ -77,7 +77,10 @@ class Calibration:
 
     def trials(self, graphs: Graphs, scratch: Path) -> Trials:
         """Where recipes are tried on the held-out images."""
-        loaded = {each: Graph(model, load_ranges(seen)) for each, (model, seen) in graphs.items()}
+        loaded = {
+            each: Graph(model, Thresholds(load_ranges(seen)))
+            for each, (model, seen) in graphs.items()
+        }
         return Trials(loaded, self.held_out, self.preprocess, self.placement, scratch, self.report)
 
 
@@ -87,7 +90,7 @@ def calibrate_stage(simplified: Path, request: Calibration, directory: Path) -> 
     tensors = every_float(model) if request.every else _tensors_to_observe(model, request)
     weights, tally = census_of_weights(model.graph), InputTally()
     del model
-    runner = _observed(simplified, tensors, directory / "observed.onnx")
+    runner, outputs = _observed(simplified, tensors, directory / "observed.onnx")
     fixed = fixed_batch(runner)
     size = fixed or _batch_size(request.preprocess)
     reader = request.images.batches(request.preprocess, size, on_bad="skip")
@@ -100,7 +103,7 @@ def calibrate_stage(simplified: Path, request: Calibration, directory: Path) -> 
 
     batches = (filled(tally.add(batch.array), fixed) for batch in reader)
     workers = len(os.sched_getaffinity(0))
-    ranges = collect(runner, batches, tensors, workers=workers, progress=advance)
+    ranges = collect(runner, batches, outputs, workers=workers, progress=advance)
     save_ranges(directory / RANGES, ranges)
     report, seen = reader.report(), tally.seen()
     activations = census_of_activations({name: each.channels for name, each in ranges.items()})
@@ -186,7 +189,7 @@ def quantize_stage(
         "layers": _layers(ranking, precisions),
         "thresholds": {name: each.value for name, each in decided.thresholds.items()},
         **calibration,
-        "ranges": summary(trials.graphs[recipe.equalized].ranges),
+        "ranges": summary(trials.graphs[recipe.equalized].thresholds.ranges),
     }
     (directory / CALIBRATION).write_bytes(json_bytes(written))
     parity = compare_with_reference(directory / QUANTIZED, reference, request.target)
@@ -236,15 +239,17 @@ def _tensors_to_observe(model: ir.Model, request: Calibration) -> tuple[str, ...
     return tensors
 
 
-def _observed(model: Path, tensors: tuple[str, ...], path: Path) -> OrtSession:
-    """A session that gives the named tensors too; its file is not kept.
+def _observed(
+    model: Path, tensors: tuple[str, ...], path: Path
+) -> tuple[OrtSession, dict[str, Outputs]]:
+    """A session that tells of the named tensors, and how; its file is not kept.
 
     One thread: several batches go through at once, which keeps cores busier than several threads
     at one batch do, and the numbers do not depend on how many cores there are.
     """
     try:
-        write_observed(model, tensors, path)
-        return OrtSession(path, threads=1)
+        outputs = write_observed(model, tensors, path)
+        return OrtSession(path, threads=1, early=True), outputs
     finally:
         path.unlink(missing_ok=True)
 

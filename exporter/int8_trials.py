@@ -13,12 +13,11 @@ import numpy as np
 import onnx_ir as ir
 
 from convexport.benchmarks.parity import compare
-from convexport.calibration.histograms import TensorRange
 from convexport.calibration.images import ImageSet
 from convexport.calibration.placement import Placement
 from convexport.calibration.quantize import Decided, Recipe, decide, quantize
 from convexport.calibration.sensitivity import Sensitivity, add_twins, measure
-from convexport.calibration.thresholds import CANDIDATES, Method
+from convexport.calibration.thresholds import CANDIDATES, Method, Thresholds
 from convexport.exporter.stages import save
 from convexport.runtime.batches import DEFAULT_BATCH, filled, fixed_batch
 from convexport.runtime.ort_session import OrtSession
@@ -32,10 +31,10 @@ _FEW = 32
 
 @dataclass(frozen=True)
 class Graph:
-    """An FP32 graph and what was seen of its activations."""
+    """An FP32 graph, and what was seen and decided of its activations."""
 
     model: Path
-    ranges: Mapping[str, TensorRange]
+    thresholds: Thresholds
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Trials:
         """Write the quantized graph of a recipe."""
         graph = self.graphs[recipe.equalized]
         model = ir.load(graph.model)
-        decided, precisions = quantize(model, graph.ranges, recipe, self.placement)
+        decided, precisions = quantize(model, graph.thresholds, recipe, self.placement)
         save(ir.to_proto(model), path)
         return decided, precisions
 
@@ -130,7 +129,7 @@ class Trials:
         self.report("sensitivity of each layer")
         graph = self.graphs[recipe.equalized]
         model = ir.load(graph.model)
-        decided = decide(model.graph, graph.ranges, recipe.method, self.placement)
+        decided = decide(model.graph, graph.thresholds, recipe.method, self.placement)
         layers = add_twins(model, decided.scales, self.placement)
         if not layers or len(self._few) < 2:
             return ()

@@ -44,6 +44,8 @@ class OrtSession:
         threads: intra-op threads; 0 lets ONNX Runtime choose.
         optimize: False runs the graph as written, node by node.
         spin: whether idle threads spin between runs: faster alone, slower among others.
+        early: whether nodes run as soon as they can, not when what follows needs them: for graphs
+            with outputs from all over, which need less memory so.
         profile: begin of the name of a file with every node's time, which ``end_profile`` writes.
 
     Raises:
@@ -60,6 +62,7 @@ class OrtSession:
         threads: int = 0,
         optimize: bool = True,
         spin: bool = True,
+        early: bool = False,
         profile: Optional[Path] = None,
     ) -> None:
         ort = require_provider(provider)
@@ -73,6 +76,8 @@ class OrtSession:
         if provider != "CPUExecutionProvider":
             # A node that quietly ran on the CPU would be measured as if it had not.
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        if early:
+            options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         if not optimize:

@@ -27,7 +27,7 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
 
     from convexport.calibration.collect import collect
     from convexport.calibration.placement import CPU, scale_sources
-    from convexport.calibration.thresholds import CANDIDATES, thresholds
+    from convexport.calibration.thresholds import CANDIDATES, Thresholds
 
     name = options["method"]
     providers()
@@ -36,18 +36,20 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
         clock = [time.perf_counter()]
         sources = scale_sources(ir.load(work.model).graph, CPU)
         tensors = tuple(dict.fromkeys(name for group in sources.values() for name in group))
-        runner = _observed(work.model, tensors, work.output.with_suffix(".observed.onnx"))
+        runner, outputs = _observed(work.model, tensors, work.output.with_suffix(".observed.onnx"))
         clock.append(time.perf_counter())
         seen = work.count - _HELD_OUT if name == "auto" else work.count
         workers = len(os.sched_getaffinity(0))
-        ranges = collect(runner, batches(work.images, seen, work.batch), tensors, workers=workers)
+        ranges = collect(runner, batches(work.images, seen, work.batch), outputs, workers=workers)
         clock.append(time.perf_counter())
+        thresholds = Thresholds(ranges)
         if name == "every":  # what one pass gives: the thresholds of all methods
             for method in CANDIDATES:
-                thresholds(ranges, method)
+                for group in {*sources.values()}:
+                    thresholds.of(group, method)
         clock.append(time.perf_counter())
         del runner  # its memory is not needed any more
-        _choose(work, ranges, name, seen)
+        _choose(work, thresholds, name, seen)
         clock.append(time.perf_counter())
         parts = ("load", "collect", "thresholds", "choose and insert")
         return dict(zip(parts, np.diff(clock).tolist(), strict=True))
@@ -55,7 +57,7 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
     return run
 
 
-def _choose(work: Work, ranges: Any, name: str, seen: int) -> None:
+def _choose(work: Work, thresholds: Any, name: str, seen: int) -> None:
     """Write the INT8 file: of one method, or of the best on the images that were not seen."""
     import onnx_ir as ir
 
@@ -65,7 +67,7 @@ def _choose(work: Work, ranges: Any, name: str, seen: int) -> None:
 
     def write(recipe: Recipe) -> None:
         model = ir.load(work.model)
-        quantize(model, ranges, recipe, CPU)
+        quantize(model, thresholds, recipe, CPU)
         work.output.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
     if name != "auto":
@@ -81,12 +83,12 @@ def _choose(work: Work, ranges: Any, name: str, seen: int) -> None:
     return write(min((best, Recipe(method=best.method, corrected=True)), key=lost))
 
 
-def _observed(model: Path, tensors: tuple[str, ...], path: Path) -> OrtSession:
+def _observed(model: Path, tensors: tuple[str, ...], path: Path) -> tuple[OrtSession, Any]:
     from convexport.calibration.observed import write_observed
 
     try:
-        write_observed(model, tensors, path)
-        return OrtSession(path, threads=1)
+        outputs = write_observed(model, tensors, path)
+        return OrtSession(path, threads=1, early=True), outputs
     finally:
         path.unlink(missing_ok=True)
 

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from convexport.calibration.placement import CPU, TENSORRT, quantized_tensors, scale_sources
 from convexport.calibration.quantize import Recipe, quantize
-from convexport.calibration.thresholds import Method
+from convexport.calibration.thresholds import Method, Thresholds
 from tests.calibration.graphs import decibels, model, outputs, ranges
 
 # A projected shortcut, an identity one, a Concat whose branches are read elsewhere too, a gate.
@@ -49,7 +49,9 @@ def images() -> np.ndarray:
 
 def made() -> onnx.ModelProto:
     graph = net()
-    quantize(graph, ranges(graph, images()), Recipe(method=Method(name="minmax")), TENSORRT)
+    quantize(
+        graph, Thresholds(ranges(graph, images())), Recipe(method=Method(name="minmax")), TENSORRT
+    )
     return ir.to_proto(graph)
 
 
@@ -98,7 +100,9 @@ def test_both_targets_compute_what_the_floats_do() -> None:
     exact = outputs(net(), x)["logits"]
     for placement in (CPU, TENSORRT):
         graph = net()
-        quantize(graph, ranges(graph, x), Recipe(method=Method(name="minmax")), placement)
+        quantize(
+            graph, Thresholds(ranges(graph, x)), Recipe(method=Method(name="minmax")), placement
+        )
         onnx.checker.check_model(ir.to_proto(graph), full_check=True)
         assert decibels(exact, outputs(graph, x)["logits"]) > 25
 
@@ -107,12 +111,12 @@ def test_kept_layers_compute_in_floats_and_leave_no_integers_beside_them() -> No
     weighted = {"c1", "c2", "short", "c3", "c4", "c5", "logits"}
     graph, seen = net(), ranges(net(), images())
     recipe = Recipe(method=Method(name="minmax"), kept=frozenset(weighted))
-    _, precisions = quantize(graph, seen, recipe, CPU)
+    _, precisions = quantize(graph, Thresholds(seen), recipe, CPU)
     assert set(precisions.values()) == {"fp32"}
     exact, x = net(), images()
     assert np.array_equal(outputs(graph, x)["logits"], outputs(exact, x)["logits"])
     graph = net()
     recipe = Recipe(method=Method(name="minmax"), kept=frozenset({"c4"}))
-    _, precisions = quantize(graph, seen, recipe, CPU)
+    _, precisions = quantize(graph, Thresholds(seen), recipe, CPU)
     assert {name for name in weighted if precisions[name] == "fp32"} == {"c4"}
     assert "c4.weight.quantized" not in graph.graph.initializers

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from convexport.calibration.histograms import range_of
 from convexport.calibration.placement import CPU, quantized_tensors, scale_sources
 from convexport.calibration.qdq import insert_qdq, quantize_weight, scale_of
-from convexport.calibration.thresholds import Method, Threshold, thresholds
+from convexport.calibration.thresholds import Method, Threshold, threshold
 from convexport.runtime.ort_session import OrtSession
 
 # A residual block, a pool and a classifier: what the rules of placement speak of.
@@ -121,7 +121,7 @@ def test_with_the_ranges_that_were_seen_little_is_lost() -> None:
     exact = ReferenceEvaluator(floats).run(None, {"x": x})[0]
     evaluator = ReferenceEvaluator(floats)
     seen = {"x": x, **evaluator.run(None, {"x": x}, intermediate=True)}
-    chosen = thresholds({name: range_of(seen[name]) for name in TENSORS}, Method(name="minmax"))
+    chosen = {name: threshold(range_of(seen[name]), Method(name="minmax")) for name in TENSORS}
     model = net()
     sources = scale_sources(model.graph, CPU)
     scales = {name: scale_of(chosen[source], "uint8") for name, (source,) in sources.items()}

@@ -7,7 +7,7 @@ import pytest
 from convexport.calibration.placement import CPU
 from convexport.calibration.quantize import Recipe, quantize
 from convexport.calibration.repair import equalize
-from convexport.calibration.thresholds import Method
+from convexport.calibration.thresholds import Method, Thresholds
 from tests.calibration.graphs import decibels, model, outputs, ranges
 
 MINMAX = Method(name="minmax")
@@ -72,7 +72,7 @@ def test_a_hostile_net_is_repaired(activation: str) -> None:
 
 
 def quantized(graph: ir.Model, seen: dict, x: np.ndarray, **recipe: bool) -> np.ndarray:
-    quantize(graph, seen, Recipe(method=MINMAX, **recipe), CPU)
+    quantize(graph, Thresholds(seen), Recipe(method=MINMAX, **recipe), CPU)
     return outputs(graph, x)["logits"]
 
 
@@ -133,7 +133,7 @@ def test_a_corrected_bias_takes_the_mean_error_back(bias: bool) -> None:
     for corrected in (False, True):
         graph = model(text, {name: weights[name] for name in (["w", "b"] if bias else ["w"])})
         exact, seen = outputs(graph, x)["y"], ranges(graph, x)
-        quantize(graph, seen, Recipe(method=MINMAX, corrected=corrected), CPU)
+        quantize(graph, Thresholds(seen), Recipe(method=MINMAX, corrected=corrected), CPU)
         errors.append(abs(float((outputs(graph, x)["y"] - exact).mean())))
     assert errors[0] == pytest.approx(0.45 * 50, rel=0.15)
     assert errors[1] < 0.1 * errors[0]

@@ -9,7 +9,7 @@ from convexport.calibration.placement import CPU
 from convexport.calibration.qdq import quantize_weight
 from convexport.calibration.quantize import decide
 from convexport.calibration.sensitivity import add_twins, measure
-from convexport.calibration.thresholds import Method
+from convexport.calibration.thresholds import Method, Thresholds
 from convexport.runtime.ort_session import OrtSession
 from tests.calibration.graphs import model, outputs, ranges
 
@@ -37,8 +37,8 @@ def net() -> ir.Model:
 def test_the_noise_is_that_of_each_layer_alone(tmp_path) -> None:
     x = np.random.default_rng(0).normal(size=(16, 3, 8, 8)).astype(np.float32)
     graph = net()
-    floats, decided = outputs(graph, x), decide(graph.graph, ranges(graph, x),
-                                                Method(name="minmax"), CPU)  # fmt: skip
+    floats, seen = outputs(graph, x), Thresholds(ranges(graph, x))
+    decided = decide(graph.graph, seen, Method(name="minmax"), CPU)
     layers = add_twins(graph, decided.scales, CPU)
     proto = ir.to_proto(graph)
     onnx.checker.check_model(proto, full_check=True)
@@ -83,7 +83,7 @@ def test_a_net_of_one_image_at_a_time_has_finite_figures(tmp_path) -> None:
     constants = {n: v.const_value.numpy() for n, v in source.graph.initializers.items()}
     graph = model(text, constants)
     x = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)
-    decided = decide(graph.graph, ranges(graph, x), Method(name="minmax"), CPU)
+    decided = decide(graph.graph, Thresholds(ranges(graph, x)), Method(name="minmax"), CPU)
     layers = add_twins(graph, decided.scales, CPU)
     path = tmp_path / "twins.onnx"
     path.write_bytes(ir.to_proto(graph).SerializeToString())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from convexport.calibration.histograms import range_of
-from convexport.calibration.thresholds import CANDIDATES, Method, percentile_of, thresholds
+from convexport.calibration.thresholds import CANDIDATES, Method, percentile_of, threshold
 from convexport.runtime.errors import UsageError
 
 VALUES = arrays.arrays(
@@ -27,23 +27,21 @@ def test_a_percentile_covers_that_share_and_little_more(values: np.ndarray, p: f
 
 
 def test_minmax_is_the_largest_magnitude() -> None:
-    seen = {"a": range_of(np.array([-3, 1], dtype=np.float32))}
-    threshold = thresholds(seen, Method(name="minmax"))["a"]
-    assert threshold.value == 3
-    assert (threshold.low, threshold.high) == (3, 1)
+    found = threshold(range_of(np.array([-3, 1], dtype=np.float32)), Method(name="minmax"))
+    assert (found.value, found.low, found.high) == (3, 3, 1)
 
 
 def test_a_percentile_leaves_an_outlier_out() -> None:
     values = np.append(np.linspace(0, 1, 9999, dtype=np.float32), np.float32(1000))
-    threshold = thresholds({"a": range_of(values)}, Method(name="percentile", percentile=99.9))["a"]
-    assert 0.99 < threshold.value < 1.01
-    assert threshold.low == 0
+    found = threshold(range_of(values), Method(name="percentile", percentile=99.9))
+    assert 0.99 < found.value < 1.01
+    assert found.low == 0
 
 
 def test_a_tensor_of_zeros_gets_a_threshold_that_can_be_divided_by() -> None:
-    zeros = {"dead": range_of(np.zeros(8, dtype=np.float32))}
+    zeros = range_of(np.zeros(8, dtype=np.float32))
     for method in CANDIDATES:
-        assert thresholds(zeros, method)["dead"].value == 1
+        assert threshold(zeros, method).value == 1
 
 
 @pytest.mark.parametrize("percentile", [0, 50, -1, 100.1, float("nan"), float("inf")])
@@ -84,7 +82,7 @@ def test_mse_loses_little_more_than_the_best_threshold_of_a_search(kind: str) ->
             ((np.clip(np.rint(magnitudes / step), 0, 127) * step - magnitudes) ** 2).mean()
         )
 
-    chosen = thresholds({"a": range_of(values)}, Method(name="mse"))["a"].value
+    chosen = threshold(range_of(values), Method(name="mse")).value
     best = min(lost(magnitudes.max() * 0.99**step) for step in range(300))
     assert chosen <= magnitudes.max()
     # The few values of the last bins are taken to be spread evenly in them.
@@ -112,7 +110,7 @@ def test_entropy_is_nearly_that_of_a_histogram_of_equal_bins(kind: str) -> None:
     values = drawn(kind)
     magnitudes = np.abs(values[values != 0])
     counts, grid = np.histogram(magnitudes, 2048, (0, magnitudes.max()))
-    chosen = thresholds({"a": range_of(values)}, Method(name="entropy"))["a"].value
+    chosen = threshold(range_of(values), Method(name="entropy")).value
     best = min(divergence(counts, size) for size in range(128, 2049, 64))
     nearest = int(np.clip(np.searchsorted(grid, chosen), 128, 2048))
     # Ours comes from bins of growing width: of noise in single bins it sees less.
@@ -123,7 +121,7 @@ def test_entropy_is_nearly_that_of_a_histogram_of_equal_bins(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_threshold_covers_what_there_is_and_no_more(kind: str, method: Method) -> None:
     values = drawn(kind)
-    found = thresholds({"a": range_of(values)}, method)["a"]
+    found = threshold(range_of(values), method)
     assert 0 < found.value <= np.abs(values).max()
     assert 0 <= found.low <= max(0, -values.min()) and 0 <= found.high <= max(0, values.max())
     assert max(found.low, found.high) == pytest.approx(found.value, rel=1e-6)
@@ -131,11 +129,11 @@ def test_a_threshold_covers_what_there_is_and_no_more(kind: str, method: Method)
 
 def test_what_swish_gives_is_covered_on_both_sides() -> None:
     x = np.linspace(-8, 8, 10_000, dtype=np.float32)
-    found = thresholds({"a": range_of(x / (1 + np.exp(-x)))}, Method(name="minmax"))["a"]
+    found = threshold(range_of(x / (1 + np.exp(-x))), Method(name="minmax"))
     assert found.low == pytest.approx(0.2785, abs=1e-3)
     assert found.high == pytest.approx(8, abs=0.01)
 
 
 def test_auto_is_no_method_of_ranges() -> None:
     with pytest.raises(ValueError, match="measurement"):
-        thresholds({}, Method(name="auto"))
+        threshold(range_of(np.ones(1, np.float32)), Method(name="auto"))
