@@ -7,6 +7,7 @@ long as the net itself: most have to be brought back from the layout of the kern
 
 from __future__ import annotations
 
+import gc
 import math
 import shutil
 from collections.abc import Iterable
@@ -63,6 +64,9 @@ def write_observed(model: Path, tensors: Iterable[str], path: Path) -> dict[str,
             more.graph.output.append(ir.to_proto(value))
     if any(node.op_type == "ReduceMin" and len(node.input) > 1 for node in more.graph.node):
         more.graph.initializer.append(helper.make_tensor(_AXES, TensorProto.INT64, [2], [2, 3]))
+    # Models of onnx_ir refer to themselves in cycles: uncollected, their weights would stay.
+    del loaded, value
+    gc.collect()
     shutil.copyfile(model, path)
     with path.open("ab") as file:
         # Messages of protobuf that follow one another are merged, lists by appending: no second
