@@ -11,6 +11,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from convexport.calibration.checkpoint import Checkpoint
 from convexport.calibration.histograms import Channels, TensorRange, range_of
 from convexport.calibration.observed import Outputs
 from convexport.runtime.errors import InputError
@@ -33,6 +34,7 @@ def collect(
     *,
     workers: int = 1,
     progress: Callable[[int], None] = lambda images: None,
+    checkpoint: Checkpoint | None = None,
 ) -> Ranges:
     """Run every batch and keep the range of every named tensor.
 
@@ -44,6 +46,9 @@ def collect(
             runner is called by several threads. The result does not depend on it.
         progress: told the number of images after each group of batches.
 
+        checkpoint: where the pass may be taken up again. The images are read again, since their
+            reader has things to tell, but not run.
+
     Raises:
         InputError: E0350, a tensor is not finite; E0351, there was no batch.
     """
@@ -54,10 +59,16 @@ def collect(
         found = {name: _range(seen, name, outputs) for name, outputs in tensors.items()}
         return sum(map(len, group)), found
 
-    ranges: Ranges = {}
-    for images, new in _in_order(observe, _groups(batches, tensors), workers):
+    ranges, done = checkpoint.read() if checkpoint else ({}, 0)
+    groups = _groups(batches, tensors)
+    for group in islice(groups, done):
+        progress(sum(map(len, group)))
+    for images, new in _in_order(observe, groups, workers):
         ranges = {name: ranges[name].merge(new[name]) if ranges else new[name] for name in tensors}
+        done += 1
         progress(images)
+        if checkpoint:
+            checkpoint.keep(ranges, done)
     if not ranges:
         raise InputError("E0351", "there were no calibration images")
     return ranges

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 from convexport.calibration.histograms import Channels, TensorRange
 
 
-def save_ranges(path: Path, ranges: Mapping[str, TensorRange]) -> None:
-    """Write ranges; the same ones give the same bytes."""
+def save_ranges(file: Path | IO[bytes], ranges: Mapping[str, TensorRange], groups: int = 0) -> None:
+    """Write ranges; the same ones give the same bytes.
+
+    Args:
+        groups: of batches, in which they were seen; told by a pass that is not done.
+    """
     seen = list(ranges.values())
     channels = [each.channels for each in seen]
     np.savez_compressed(
-        path,
+        file,
+        groups=np.array(groups),
         names=np.array(list(ranges)),
         bounds=np.array([(each.minimum, each.maximum) for each in seen]),
         bins=np.array([len(each.counts) for each in seen]),
@@ -30,14 +35,14 @@ def save_ranges(path: Path, ranges: Mapping[str, TensorRange]) -> None:
     )
 
 
-def load_ranges(path: Path) -> dict[str, TensorRange]:
-    """The inverse of ``save_ranges``."""
-    with np.load(path, allow_pickle=False) as data:
+def load_ranges(file: Path) -> tuple[dict[str, TensorRange], int]:
+    """The inverse of ``save_ranges``: ranges, and groups."""
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
         counts = _split(data["counts"], data["bins"])
         low, high, total = (
             _split(data[name], data["channels"]) for name in ("minimum", "maximum", "total")
         )
-        return {
+        ranges = {
             str(name): TensorRange(
                 float(bounds[0]),
                 float(bounds[1]),
@@ -50,6 +55,7 @@ def load_ranges(path: Path) -> dict[str, TensorRange]:
                 zip(data["names"], data["bounds"], data["values"], strict=True)
             )
         }
+        return ranges, int(data["groups"])
 
 
 def _joined(parts: list[NDArray[np.floating]]) -> NDArray[np.float64]:

@@ -81,13 +81,21 @@ class StageCache:
         """
         start = time.perf_counter()
         key = stage_key(name, inputs)
-        directory = self.root / "stages" / f"{name}-{key[:32]}"
+        directory = self._directory(name, key)
         with self._locked(directory):
             facts = None if fresh else _read_entry(directory)
             cached = facts is not None
             if facts is None:
                 facts = _produce(directory, produce)
         return StageResult(name, directory, facts, key, time.perf_counter() - start, cached)
+
+    def partial(self, name: str, inputs: Mapping[str, Any]) -> Path:
+        """A file beside the entry, for what an interrupted stage may go on from."""
+        directory = self._directory(name, stage_key(name, inputs))
+        return directory.with_name(f"{directory.name}.begun")
+
+    def _directory(self, name: str, key: str) -> Path:
+        return self.root / "stages" / f"{name}-{key[:32]}"
 
     @contextmanager
     def _locked(self, directory: Path) -> Iterator[None]:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from convexport.benchmarks.verify import require_signal
 from convexport.calibration import placement as placements
+from convexport.calibration.checkpoint import Checkpoint
 from convexport.calibration.collect import collect, summary
 from convexport.calibration.guards import census_of_activations, census_of_weights
 from convexport.calibration.images import ImageSet
@@ -58,6 +59,7 @@ class Calibration:
         progress: told images done and images in all.
         report: told what is being tried.
         every: observe every float tensor, not only those that the placement quantizes.
+        checkpoint: where an interrupted pass is taken up again.
     """
 
     images: ImageSet
@@ -68,6 +70,7 @@ class Calibration:
     progress: Progress
     report: Callable[[str], None]
     every: bool = False
+    checkpoint: Path | None = None
 
     @cached_property
     def placement(self) -> Placement:
@@ -78,7 +81,7 @@ class Calibration:
     def trials(self, graphs: Graphs, scratch: Path) -> Trials:
         """Where recipes are tried on the held-out images."""
         loaded = {
-            each: Graph(model, Thresholds(load_ranges(seen)))
+            each: Graph(model, Thresholds(load_ranges(seen)[0]))
             for each, (model, seen) in graphs.items()
         }
         return Trials(loaded, self.held_out, self.preprocess, self.placement, scratch, self.report)
@@ -103,8 +106,11 @@ def calibrate_stage(simplified: Path, request: Calibration, directory: Path) -> 
 
     batches = (filled(tally.add(batch.array), fixed) for batch in reader)
     workers = len(os.sched_getaffinity(0))
-    ranges = collect(runner, batches, outputs, workers=workers, progress=advance)
+    kept = Checkpoint(request.checkpoint) if request.checkpoint else None
+    ranges = collect(runner, batches, outputs, workers=workers, progress=advance, checkpoint=kept)
     save_ranges(directory / RANGES, ranges)
+    if kept:
+        kept.done()
     report, seen = reader.report(), tally.seen()
     activations = census_of_activations({name: each.channels for name, each in ranges.items()})
     doubts = (*report.doubts(), *input_doubts(seen, request.preprocess))
@@ -134,7 +140,7 @@ def equalize_stage(
     Where nothing is worth it there are no files, and ``pairs`` is empty. What a ReLU6 cuts off
     depends on the ranges: where they were too narrow for that, those pairs are left alone.
     """
-    file, seen = directory / EQUALIZED, load_ranges(ranges)
+    file, seen = directory / EQUALIZED, load_ranges(ranges)[0]
     for clipped in (True, False):
         model = ir.load(simplified)
         pairs = equalize(model, seen, clipped=clipped)

@@ -41,7 +41,7 @@ def half_stages(build: Build, simplified: StageResult, reference: StageResult) -
     return [ranges, build.stage("half", {"from": ranges.key, "keep_fp32": keep}, produce)]
 
 
-def _calibration(build: Build) -> Any:
+def _calibration(build: Build, checkpoint: Path | None = None) -> Any:
     from convexport.exporter.int8 import Calibration
 
     return Calibration(
@@ -53,6 +53,7 @@ def _calibration(build: Build) -> Any:
         progress=build.events.advance,
         report=build.events.detail,
         every=build.precision == "fp16",
+        checkpoint=checkpoint,
     )
 
 
@@ -60,7 +61,8 @@ def _calibrate(build: Build, simplified: StageResult) -> StageResult:
     def produce(out: Path) -> Mapping[str, Any]:
         from convexport.exporter.int8 import calibrate_stage
 
-        return calibrate_stage(simplified.directory / SIMPLIFIED, _calibration(build), out)
+        request = _calibration(build, build.cache.partial("calibrate", inputs))
+        return calibrate_stage(simplified.directory / SIMPLIFIED, request, out)
 
     images = build.images.calibration
     inputs = {
@@ -80,9 +82,11 @@ def _equalize(
         from convexport.exporter.int8 import equalize_stage
 
         files = (simplified.directory / SIMPLIFIED, ranges.directory / RANGES)
-        return equalize_stage(*files, reference.directory, _calibration(build), out)
+        request = _calibration(build, build.cache.partial("equalize", inputs))
+        return equalize_stage(*files, reference.directory, request, out)
 
-    return build.stage("equalize", {"from": ranges.key}, produce)
+    inputs = {"from": ranges.key}
+    return build.stage("equalize", inputs, produce)
 
 
 def _quantize(

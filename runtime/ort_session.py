@@ -66,16 +66,9 @@ class OrtSession:
         profile: Optional[Path] = None,
     ) -> None:
         ort = require_provider(provider)
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options = _options(ort, provider)
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
-        if overflows(cpu_flags()):
-            # Kernels that do not overflow; where there is VNNI they would be three times as slow.
-            options.add_session_config_entry("session.x64quantprecision", "1")
-        if provider != "CPUExecutionProvider":
-            # A node that quietly ran on the CPU would be measured as if it had not.
-            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         if early:
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         if profile is not None:
@@ -124,6 +117,19 @@ def providers() -> Tuple[str, ...]:
         MachineError: E0401, ONNX Runtime is not there.
     """
     return tuple(_onnxruntime("listing providers").get_available_providers())
+
+
+def _options(ort: Any, provider: str) -> Any:
+    """What holds for every session on a provider."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if overflows(cpu_flags()):
+        # Kernels that do not overflow; where there is VNNI they would be three times as slow.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    if provider != "CPUExecutionProvider":
+        # A node that quietly ran on the CPU would be measured as if it had not.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return options
 
 
 def require_provider(provider: str) -> Any:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from convexport.calibration.checkpoint import Checkpoint
 from convexport.calibration.collect import collect
 from convexport.calibration.histograms import Channels, edges, range_of
 from convexport.calibration.observed import Outputs
@@ -151,8 +152,9 @@ def test_ranges_come_back_from_a_file_as_they_were(tmp_path: Path) -> None:
         "one": range_of(rng.normal(size=(2, 5)).astype(np.float32)),
         "two": range_of(np.zeros((1, 3, 4, 4), np.float32)),
     }
-    save_ranges(tmp_path / "a.npz", ranges)
-    again = load_ranges(tmp_path / "a.npz")
+    save_ranges(tmp_path / "a.npz", ranges, 7)
+    again, groups = load_ranges(tmp_path / "a.npz")
+    assert groups == 7
     assert list(again) == list(ranges) and again["flat"].channels is None
     for name, seen in ranges.items():
         assert again[name].minimum == seen.minimum and again[name].maximum == seen.maximum
@@ -163,5 +165,43 @@ def test_ranges_come_back_from_a_file_as_they_were(tmp_path: Path) -> None:
                     getattr(again[name].channels, field), getattr(seen.channels, field)
                 )
             assert again[name].channels.count == seen.channels.count
-    save_ranges(tmp_path / "b.npz", again)
+    save_ranges(tmp_path / "b.npz", again, 7)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+class Failing(Net):
+    """Goes as far as it is let."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def run(self, feed):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return super().run(feed)
+
+
+def test_an_interrupted_pass_goes_on_where_it_was(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    batches = [rng.normal(size=(2, 2, 9, 9)).astype(np.float32) for _ in range(30)]
+    path, told = tmp_path / "pass.begun", list[int]()
+    with pytest.raises(KeyboardInterrupt):
+        collect(Failing(20), batches, whole("x", "y"), checkpoint=Checkpoint(path, seconds=0))
+    assert path.is_file()
+    rest = Failing(30 - 16)  # two groups of eight were done
+    again = Checkpoint(path, seconds=0)
+    resumed = collect(rest, batches, whole("x", "y"), checkpoint=again, progress=told.append)
+    assert rest.left == 0 and sum(told) == 60
+    for name, seen in collect(Net(), batches, whole("x", "y")).items():
+        assert (seen.minimum, seen.maximum) == (resumed[name].minimum, resumed[name].maximum)
+        assert np.array_equal(seen.counts, resumed[name].counts)
+        assert np.array_equal(seen.channels.total, resumed[name].channels.total)
+    again.done()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 torn"])
+def test_a_checkpoint_that_is_none_is_passed_over(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a").write_bytes(content)
+    assert Checkpoint(tmp_path / "a").read() == ({}, 0)
