@@ -15,9 +15,13 @@ from convexport.benchmarks.statistics import proportion
 from convexport.calibration.budget import smallest_kept
 from convexport.calibration.quantize import Recipe
 from convexport.calibration.sensitivity import Sensitivity
+from convexport.exporter.held_out import HeldOut
 from convexport.exporter.int8_trials import Trials
+from convexport.exporter.measure import Entrant
 from convexport.runtime.batches import run_in_batches
 from convexport.runtime.errors import GateError
+from convexport.runtime.ort_session import OrtSession
+from convexport.runtime.specs import Runner
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,46 @@ class Spent:
         }
 
 
+@dataclass(frozen=True)
+class Loss:
+    """What a budget is counted in.
+
+    Attributes:
+        measure: what is counted, on which images.
+        upper_bound: of what a model loses, as a share: the upper end of the 95 % interval.
+    """
+
+    measure: str
+    upper_bound: Callable[[Runner], float]
+
+
+def loss_of(held_out: HeldOut, fp32: Path, reference: Path) -> Loss:
+    """The drop of top-1 where there are labels, otherwise how often top-1 is not FP32's.
+
+    Args:
+        fp32: the graph that is disagreed with.
+        reference: directory of the reference's answers, with labels where there are some.
+    """
+    labels_file = reference / "evaluation_labels.npy"
+    if not labels_file.is_file():
+        expected = held_out.logits(OrtSession(fp32))
+
+        def disagreement(session: Runner) -> float:
+            agree = compare(expected, held_out.logits(session)).top1
+            return proportion(agree.n - agree.k, agree.n).high
+
+        description = f"{held_out.images.description} ({len(expected)})"
+        return Loss(f"top-1 disagreement with FP32 on {description}", disagreement)
+    labels = np.load(labels_file)
+    inputs = np.load(reference / "evaluation_inputs.npy", mmap_mode="r")
+    wanted = np.load(reference / "evaluation_logits.npy")
+
+    def drop(session: Runner) -> float:
+        return paired_accuracy(wanted, run_in_batches(session, inputs), labels).high_pp / 100
+
+    return Loss(f"top-1 drop on {len(labels)} labelled images", drop)
+
+
 def keep_within(
     max_drop: float, trials: Trials, recipe: Recipe, ranking: Sequence[Sensitivity], reference: Path
 ) -> Spent:
@@ -59,17 +103,19 @@ def keep_within(
 
     Args:
         ranking: the layers, the noisiest first.
-        reference: directory of the reference's answers, with labels where there are some.
+        reference: as in ``loss_of``.
 
     Raises:
         GateError: E0585, it holds with every layer in floats at best.
     """
-    bound, measure = _counted(trials, reference)
+    loss = loss_of(trials.held_out, trials.graphs[False].model, reference)
+    measure = f"{loss.measure}, with ONNX Runtime"
     bounds: dict[frozenset[str], float] = {}
 
     def meets(kept: frozenset[str]) -> bool:
         trials.report(f"keeping {len(kept)} layers in floats")
-        bounds[kept] = bound(replace(recipe, kept=kept))
+        with trials.session(replace(recipe, kept=kept)) as session:
+            bounds[kept] = loss.upper_bound(session)
         return bounds[kept] <= max_drop
 
     names = [each.node for each in ranking]
@@ -88,27 +134,19 @@ def keep_within(
     return Spent(max_drop, chosen, measure, bounds[none], bounds[kept], len(bounds))
 
 
-def _counted(trials: Trials, reference: Path) -> tuple[Callable[[Recipe], float], str]:
-    """Upper bound of a recipe's drop, and what it counts on which images."""
-    labels_file = reference / "evaluation_labels.npy"
-    if not labels_file.is_file():
-        expected = trials.expected()
+def require_within(max_drop: float, entrant: Entrant, loss: Loss) -> dict[str, Any]:
+    """The same bound with the kernels of another runtime than the layers were chosen with.
 
-        def disagreement(recipe: Recipe) -> float:
-            agree = compare(expected, trials.logits(recipe)).top1
-            return proportion(agree.n - agree.k, agree.n).high
-
-        return disagreement, (
-            f"top-1 disagreement with FP32 on {trials.images.description} ({len(expected)}), "
-            "with ONNX Runtime"
+    Raises:
+        GateError: E0586, it is beyond the budget there.
+    """
+    bound, target = loss.upper_bound(entrant.open()), entrant.target
+    if bound > max_drop:
+        raise GateError(
+            "E0586",
+            f"INT8 is not within the budget of {max_drop:.2%} on the target {target.name}",
+            where=f"{loss.measure}; upper bound with {target.runtime}: {bound:.2%}",
+            why="layers were chosen with ONNX Runtime, whose kernels round otherwise",
+            hint="build for --target cpu, allow a larger drop, or give more labelled images",
         )
-    labels = np.load(labels_file)
-    inputs = np.load(reference / "evaluation_inputs.npy", mmap_mode="r")
-    wanted = np.load(reference / "evaluation_logits.npy")
-
-    def drop(recipe: Recipe) -> float:
-        with trials.session(recipe) as session:
-            logits = run_in_batches(session, inputs)
-        return paired_accuracy(wanted, logits, labels).high_pp / 100
-
-    return drop, f"top-1 drop on {len(labels)} labelled images, with ONNX Runtime"
+    return {"max_drop": max_drop, "measure": loss.measure, "upper_bound": bound}

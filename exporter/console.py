@@ -153,7 +153,9 @@ def target_line(parity: Mapping[str, Any]) -> str:
     """What a target's own runtime made of the graphs."""
     fp32, artefact = fidelity(parity["fp32"]), parity["artefact"]
     text = f"{parity['runtime']}: FP32 {fp32}"
-    return f"{text}; {parity['precision'].upper()} {fidelity(artefact)}" if artefact else text
+    if artefact:
+        text += f"; {parity['precision'].upper()} {fidelity(artefact)}"
+    return f"{text}; within the budget" if parity.get("budget") else text
 
 
 def fidelity(parity: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from convexport.calibration.sensitivity import Sensitivity
 from convexport.calibration.thresholds import Method, Thresholds
 from convexport.exporter.artifacts import ALL_INT8, CALIBRATION, EQUALIZED, QUANTIZED, RANGES
 from convexport.exporter.budget import keep_within
+from convexport.exporter.held_out import HeldOut
 from convexport.exporter.int8_trials import Graph, Trials, described
 from convexport.exporter.stages import (
     Facts,
@@ -63,7 +64,7 @@ class Calibration:
     """
 
     images: ImageSet
-    held_out: ImageSet
+    held_out: HeldOut
     preprocess: Preprocess
     target: Target
     notes: tuple[str, ...]
@@ -84,7 +85,7 @@ class Calibration:
             each: Graph(model, Thresholds(load_ranges(seen)[0]))
             for each, (model, seen) in graphs.items()
         }
-        return Trials(loaded, self.held_out, self.preprocess, self.placement, scratch, self.report)
+        return Trials(loaded, self.held_out, self.placement, scratch, self.report)
 
 
 def calibrate_stage(simplified: Path, request: Calibration, directory: Path) -> Facts:
@@ -187,7 +188,8 @@ def quantize_stage(
         trials.build(recipe, directory / ALL_INT8)  # to be measured beside the other
         recipe = spent.recipe
     decided, precisions = trials.build(recipe, directory / QUANTIZED)
-    held_out = {"images": len(request.held_out), "set": request.held_out.description}
+    images = request.held_out.images
+    held_out = {"images": len(images), "set": images.description}
     budget = spent and spent.to_dict()
     choice_made = {**described(trials.done, recipe), "held_out": held_out, "budget": budget}
     written = {

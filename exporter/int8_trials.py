@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,14 @@ import numpy as np
 import onnx_ir as ir
 
 from convexport.benchmarks.parity import compare
-from convexport.calibration.images import ImageSet
 from convexport.calibration.placement import Placement
 from convexport.calibration.quantize import Decided, Recipe, decide, quantize
 from convexport.calibration.sensitivity import Sensitivity, add_twins, measure
 from convexport.calibration.thresholds import CANDIDATES, Method, Thresholds
+from convexport.exporter.held_out import HeldOut
 from convexport.exporter.stages import save
-from convexport.runtime.batches import DEFAULT_BATCH, filled, fixed_batch
+from convexport.runtime.batches import fixed_batch
 from convexport.runtime.ort_session import OrtSession
-from convexport.runtime.specs import Preprocess, Runner
 
 # A repair must gain this much on the held-out images; less is their chance.
 LEAST_GAIN_DB = 0.1
@@ -65,21 +65,19 @@ class Trials:
 
     Args:
         graphs: the simplified graph under False and, where there is one, the equalized under True.
-        images: held out of the calibration; methods are tried on the first few of them.
+        held_out: methods are tried on the first few of them.
         scratch: a directory for models that are not kept.
         report: told what is being tried.
     """
 
     graphs: Mapping[bool, Graph]
-    images: ImageSet
-    preprocess: Preprocess
+    held_out: HeldOut
     placement: Placement
     scratch: Path
     report: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        self._few = self.images.sample(min(_FEW, len(self.images)))
-        self._expected: dict[bool, np.ndarray] = {}
+        self._few = self.held_out.few(_FEW)
         self.done: list[Trial] = []
 
     def build(self, recipe: Recipe, path: Path) -> tuple[Decided, dict[str, str]]:
@@ -103,17 +101,6 @@ class Trials:
             best = self._better(best, replace(best.recipe, corrected=True))
         return best.recipe
 
-    def expected(self, *, few: bool = False) -> np.ndarray:
-        """The FP32 graph's logits on the held-out images, or on a few of them."""
-        if few not in self._expected:
-            self._expected[few] = self._logits(OrtSession(self.graphs[False].model), few)
-        return self._expected[few]
-
-    def logits(self, recipe: Recipe, *, few: bool = False) -> np.ndarray:
-        """A recipe's logits on the same images."""
-        with self.session(recipe) as session:
-            return self._logits(session, few)
-
     @contextmanager
     def session(self, recipe: Recipe) -> Iterator[OrtSession]:
         """A recipe's graph, loaded; its file is not kept."""
@@ -131,7 +118,7 @@ class Trials:
         model = ir.load(graph.model)
         decided = decide(model.graph, graph.thresholds, recipe.method, self.placement)
         layers = add_twins(model, decided.scales, self.placement)
-        if not layers or len(self._few) < 2:
+        if not layers or len(self._few.images) < 2:
             return ()
         path = self.scratch / "twins.onnx"
         try:
@@ -140,13 +127,13 @@ class Trials:
         finally:
             path.unlink(missing_ok=True)
         # Of a single image left over, a classifier's signal would be its own mean: none.
-        several = fixed_batch(session) is None
-        batches = (
-            batch
-            for batch, _ in self._batches(fixed_batch(session), few=True)
-            if len(batch) > several
-        )
+        fixed = fixed_batch(session)
+        batches = (batch for batch, _ in self._few.batches(fixed) if len(batch) > (fixed is None))
         return measure(session, batches, [(str(node.name), node.op_type) for node in layers])
+
+    @cached_property
+    def _expected(self) -> np.ndarray:
+        return self._few.logits(OrtSession(self.graphs[False].model))
 
     def _better(self, best: Trial, recipe: Recipe) -> Trial:
         trial = self._try(recipe)
@@ -154,25 +141,11 @@ class Trials:
 
     def _try(self, recipe: Recipe) -> Trial:
         self.report(f"trying {recipe.method}")
-        expected, actual = self.expected(few=True), self.logits(recipe, few=True)
-        trial = Trial(recipe, compare(expected, actual).sqnr_db)
+        with self.session(recipe) as session:
+            actual = self._few.logits(session)
+        trial = Trial(recipe, compare(self._expected, actual).sqnr_db)
         self.done.append(trial)
         return trial
-
-    def _logits(self, session: Runner, few: bool) -> np.ndarray:
-        name, output = session.inputs[0].name, session.outputs[0].name
-        batches = self._batches(fixed_batch(session), few)
-        return np.concatenate(
-            [session.run({name: batch})[output][:count] for batch, count in batches]
-        )
-
-    def _batches(self, fixed: int | None, few: bool) -> Iterator[tuple[np.ndarray, int]]:
-        images = self._few if few else self.images
-        size = fixed or DEFAULT_BATCH
-        # How many may be bad was decided when the ranges were set.
-        reader = images.batches(self.preprocess, size, on_bad="skip", max_bad_fraction=1)
-        for batch in reader:
-            yield filled(batch.array, fixed), len(batch.array)
 
 
 def described(trials: Sequence[Trial], chosen: Recipe) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from convexport.exporter.findings import (
 )
 from convexport.exporter.measure import Entrant
 from convexport.exporter.options import BuildOptions, Precision
-from convexport.exporter.reduced_precision import half_stages, int8_stages
+from convexport.exporter.reduced_precision import half_stages, int8_stages, loss
 from convexport.exporter.results import BuildResult, Made
 from convexport.exporter.source import Source
 from convexport.exporter.sources import find_source
@@ -202,10 +202,13 @@ class Build:
         return self.stage("simplify", {"from": exported.key}, produce)
 
     def _check(self, entrant: Entrant, fp32: Path, reference: StageResult) -> Iterator[StageResult]:
+        drop = self.options.max_drop if entrant.precision == "int8" else None
+
         def target(out: Path) -> Mapping[str, Any]:
             from convexport.exporter.target_stage import target_stage
 
-            return target_stage(entrant, fp32, reference.directory)
+            budget = (drop, loss(self, fp32, reference.directory)) if drop else None
+            return target_stage(entrant, fp32, reference.directory, budget)
 
         def accuracy(out: Path) -> Mapping[str, Any]:
             return measure.accuracy_stage(entrant, reference.directory)
@@ -218,7 +221,9 @@ class Build:
             "units": integer_kernels(cpu_flags()),
         }
         if self.graph is not self.target:
-            yield self.stage("target", inputs, target)
+            held_out = self.images.held_out
+            proof = [drop, held_out and held_out.fingerprint()] if drop else None
+            yield self.stage("target", {**inputs, "budget": proof}, target)
         if self.images.evaluation is not None:
             yield self.stage("accuracy", inputs, accuracy)
 

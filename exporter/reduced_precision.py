@@ -12,6 +12,8 @@ from convexport.exporter.cache import StageResult
 from convexport.runtime.cpu import cpu_flags, integer_kernels
 
 if TYPE_CHECKING:
+    from convexport.exporter.budget import Loss
+    from convexport.exporter.held_out import HeldOut
     from convexport.exporter.pipeline import Build
 
 
@@ -46,7 +48,7 @@ def _calibration(build: Build, checkpoint: Path | None = None) -> Any:
 
     return Calibration(
         images=build.images.calibration,  # type: ignore[arg-type]  # INT8 has them
-        held_out=build.images.held_out,  # type: ignore[arg-type]
+        held_out=_held_out(build),
         preprocess=build.source.preprocess,
         target=build.graph,
         notes=build.images.notes,
@@ -55,6 +57,19 @@ def _calibration(build: Build, checkpoint: Path | None = None) -> Any:
         every=build.precision == "fp16",
         checkpoint=checkpoint,
     )
+
+
+def loss(build: Build, fp32: Path, reference: Path) -> Loss:
+    """What the build's budget is counted in."""
+    from convexport.exporter.budget import loss_of
+
+    return loss_of(_held_out(build), fp32, reference)
+
+
+def _held_out(build: Build) -> HeldOut:
+    from convexport.exporter.held_out import HeldOut
+
+    return HeldOut(build.images.held_out, build.source.preprocess)  # type: ignore[arg-type]
 
 
 def _calibrate(build: Build, simplified: StageResult) -> StageResult:

@@ -115,16 +115,20 @@ def test_a_kept_layer_runs_in_floats(
 ) -> None:
     """A layer whose weights INT8 cannot hold: the budget finds it, the graph leaves it alone."""
     from convexport.exporter import budget
+    from convexport.exporter.budget import Loss
+    from convexport.exporter.int8_trials import Trials
 
-    culprit = "c3/Conv"
-    monkeypatch.setattr(
-        budget,
-        "_counted",
-        lambda trials, reference: (
-            lambda recipe: 0.001 if culprit in recipe.kept else 0.2,
-            "a figure of this test",
-        ),
-    )
+    culprit, session, asked = "c3/Conv", Trials.session, []
+
+    def remembered(self: Any, recipe: Any) -> Any:
+        asked.append(recipe.kept)
+        return session(self, recipe)
+
+    def bound(_: Any) -> float:
+        return 0.001 if culprit in asked[-1] else 0.2
+
+    monkeypatch.setattr(Trials, "session", remembered)
+    monkeypatch.setattr(budget, "loss_of", lambda *_: Loss("a figure of this test", bound))
     done = invoke(*LENET, "--max-drop", "2%", *quick, "-o", "net", "--json")
     assert done.code == 0, done.err
     found = calibration(home / "net")
@@ -146,8 +150,9 @@ def test_a_budget_that_nothing_meets_fails(
     refused: Refused, quick: Quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from convexport.exporter import budget
+    from convexport.exporter.budget import Loss
 
-    monkeypatch.setattr(budget, "_counted", lambda *_: (lambda recipe: 0.2, "a figure"))
+    monkeypatch.setattr(budget, "loss_of", lambda *_: Loss("a figure", lambda _: 0.2))
     done = refused(5, "E0585", *LENET, "--max-drop", "3%", *quick)
     assert "20.00%" in done.err
 

@@ -16,6 +16,7 @@ import pytest
 import convexport
 from convexport.benchmarks.parity import compare
 from convexport.benchmarks.verify import require_signal
+from convexport.exporter import target_stage
 from convexport.exporter.targets import TARGETS
 from convexport.runtime import openvino_session, sessions
 from convexport.runtime.cpu import cpu_flags, multiplies_bf16
@@ -78,6 +79,37 @@ def test_int8_passes_its_gate_and_shares_the_cpus_stages(
     assert accuracy["actual"]["k"] >= accuracy["reference"]["k"] - 5
     assert "openvino" in done.out and "dB" in done.out
     assert invoke("verify", "openvino", "--data", "digits").code == 0
+
+
+@installed
+def test_a_budget_is_counted_again_where_the_net_runs(
+    invoke: Any, refused: Refused, quick: Quick, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = (*OPENVINO, "--int8", "--max-drop", "2.5%", *quick)
+    done = invoke(*request, "-o", "net")
+    assert done.code == 0, done.err
+    assert "within the budget" in done.err
+    proof = read(home / "net", "manifest")["parity"]["target"]["budget"]
+    assert 0 < proof["upper_bound"] <= proof["max_drop"] == 0.025
+    # Kernels of which nearly every answer is another.
+    run = openvino_session.OpenvinoSession.run
+
+    def worse(self: Any, given: Any) -> Any:
+        outputs = run(self, given)
+        integers = b"QuantizeLinear" in self.model.read_bytes()
+        return {k: np.roll(v, 1, axis=1) for k, v in outputs.items()} if integers else outputs
+
+    init = openvino_session.OpenvinoSession.__init__
+
+    def remember(self: Any, model: Path, **options: Any) -> None:
+        self.model = model
+        init(self, model, **options)
+
+    monkeypatch.setattr(openvino_session.OpenvinoSession, "__init__", remember)
+    monkeypatch.setattr(openvino_session.OpenvinoSession, "run", worse)
+    monkeypatch.setattr(target_stage, "require_signal", lambda *_: None)
+    loses = refused(5, "E0586", *request, "--max-drop", "3.5%", "-o", "worse")
+    assert "openvino" in loses.err and not (home / "worse").exists()
 
 
 @installed
