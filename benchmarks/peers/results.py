@@ -18,6 +18,7 @@ Row = dict[str, Any]
 KEYS = {
     "calibrate": ("net", "images", "tool", "round"),
     "error": ("net", "images", "tool", "runtime", "evaluated"),
+    "peak": ("threads",),
     "latency": ("net", "tool", "images", "runtime", "batch", "threads", "round"),
 }
 # Another try may well end otherwise.

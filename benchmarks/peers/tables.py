@@ -143,7 +143,15 @@ def _latencies(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
         baseline = (tool, runtime) == (UNQUANTIZED.name, UNQUANTIZED.runtimes[0])
         spread = f"{min(medians.values()):.2f}–{max(medians.values()):.2f}"
         faster = "baseline" if baseline else _times(pairs)
-        yield *place, value, spread, faster, str(len(samples)), str(len(medians))
+        reached = _share(mine[-1], p50.value)
+        yield *place, value, spread, faster, reached, str(len(samples)), str(len(medians))
+
+
+def _share(row: Row, p50: float | None) -> str:
+    """Operations a second against those of the fastest INT8 matrix product."""
+    if p50 is None or "int8_peak" not in row:
+        return "not measured"
+    return f"{row['operations'] / p50 * 1e3 / row['int8_peak']:.0%}"
 
 
 def _medians(rows: Iterable[Row]) -> dict[int, float]:
@@ -184,7 +192,7 @@ _TABLES: dict[str, tuple[str, str, _Table]] = {
     "latency": (
         "Latency",
         "net | batch: | threads: | tool | runtime | p50, ms: | medians of processes: "
-        "| times faster: | samples: | processes:",
+        "| times faster: | of the INT8 peak: | samples: | processes:",
         _latencies,
     ),
 }

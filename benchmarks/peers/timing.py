@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from nets import Net
 from runners import RUNTIMES
 from tools import Tool
 
+from convexport.benchmarks.roofline import measured_peak, operations
 from convexport.runtime.files import sha256_of
 
 # FP32 in ONNX Runtime is the baseline; OpenVINO's own two precisions stand beside it.
@@ -52,10 +53,13 @@ class Plan:
 
 def latency(setup: Setup, nets: Iterable[Net], plan: Plan) -> None:
     """Time every file in each of its runtimes."""
+    peaks = {threads: _peak(setup, threads) for threads in plan.threads}
     for net in nets:
         subjects = list(_subjects(setup, net, plan.count))
+        counted = operations(net.model)
         for batch in plan.batches:
             for threads in plan.threads:
+                roof = {"operations": counted * batch, "int8_peak": peaks[threads]}
                 for round_ in range(plan.rounds):
                     order = list(subjects)
                     random.Random(f"{net.name}/{batch}/{threads}/{round_}").shuffle(order)
@@ -70,7 +74,8 @@ def latency(setup: Setup, nets: Iterable[Net], plan: Plan) -> None:
                             "threads": threads,
                             "round": round_,
                         }
-                        setup.measured(wanted, partial(_measure, setup, net, file, plan, wanted))
+                        measure = partial(_measure, setup, net, file, plan, wanted)
+                        setup.measured(wanted, lambda: {**roof, **measure()})  # noqa: B023
 
 
 def _subjects(setup: Setup, net: Net, count: int) -> Iterable[tuple[Tool, Path, str]]:
@@ -82,6 +87,15 @@ def _subjects(setup: Setup, net: Net, count: int) -> Iterable[tuple[Tool, Path, 
         file = net.model if tool is UNQUANTIZED else quantized_file(net, tool, count)
         for runtime in tool.runtimes:
             yield tool, file, runtime
+
+
+def _peak(setup: Setup, threads: int) -> float:
+    """Operations a second of the fastest INT8 matrix product."""
+    wanted = {"stage": "peak", "threads": threads}
+    row = setup.measured(
+        wanted, lambda: {"status": "ok", **asdict(measured_peak("int8", threads=threads))}
+    )
+    return float(row["operations_per_s"])
 
 
 def _measure(
