@@ -99,7 +99,7 @@ class Cuda:
         free, total = c_size_t(), c_size_t()
         self._call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
         # The driver of a Jetson does not count what the kernel's caches would give back.
-        available = _available() if self.gpu.integrated else 0
+        available = host_memory() if self.gpu.integrated else 0
         return max(free.value, available), total.value
 
     def allocate(self, size: int) -> int:
@@ -224,8 +224,12 @@ def short_of_memory(what: str, free: int, needed: int = 0) -> MachineError:
     )
 
 
-def _available() -> int:
-    lines = Path("/proc/meminfo").read_text().splitlines()
+def host_memory() -> int:
+    """Bytes of the host's memory that a program could get; 0 where nobody says."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
 
 
