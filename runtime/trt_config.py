@@ -62,6 +62,12 @@ class TrtOptions:
         if self.typed and (self.fp16 or self.int8):
             raise _bad("typed", True, "no precision beside the graph's own")
 
+    @classmethod
+    def of_graph(cls, precision: str, typed: bool, **more: Any) -> TrtOptions:
+        """What a graph of that precision is built with, whether it carries its types or not."""
+        half, int8 = precision in ("fp16", "int8"), precision == "int8"
+        return cls(typed, fp16=half and not typed, int8=int8 and not typed, **more)
+
     def to_dict(self) -> Dict[str, Any]:
         """As JSON."""
         return asdict(self)
