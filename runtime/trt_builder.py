@@ -8,7 +8,7 @@ from typing import Any, Tuple
 
 from convexport.runtime.cuda import cuda, short_of_memory
 from convexport.runtime.errors import ConvexportError, UnsupportedError, UsageError
-from convexport.runtime.trt_config import TrtOptions, configure, create_network
+from convexport.runtime.trt_config import TrtOptions, configure, create_network, hold_layers
 from convexport.runtime.trt_engine import import_tensorrt, start
 from convexport.runtime.trt_logger import new_logger
 
@@ -38,7 +38,7 @@ def build_plan(onnx: Path, options: TrtOptions, timing_cache: bytes = b"") -> Bu
 
     Raises:
         MachineError: E0401, E0404, E0406 or E0408, TensorRT, a GPU or memory is not there.
-        UnsupportedError: E0601 to E0604, this TensorRT cannot do it.
+        UnsupportedError: E0601 to E0604, E0606, this TensorRT cannot do it.
         UsageError: E0205, the batch does not fit the graph.
     """
     trt = import_tensorrt("building an engine")
@@ -55,6 +55,7 @@ def build_plan(onnx: Path, options: TrtOptions, timing_cache: bytes = b"") -> Bu
     if not parser.parse_from_file(str(onnx)):
         raise _unreadable(trt, parser, onnx)
     config = configure(trt, builder, options)
+    hold_layers(trt, network, config, options.fp32_layers)
     _add_profile(builder, network, config, options.batch)
     cache = config.create_timing_cache(timing_cache)
     taken = bool(cache) and config.set_timing_cache(cache, False)
@@ -122,5 +123,5 @@ def _failed(trt: Any, errors: Any) -> ConvexportError:
         "E0604",
         f"TensorRT {trt.__version__} cannot build this network",
         where=said,
-        hint="--fp32 or another target may do; the log of convexport.tensorrt has everything",
+        hint="another precision may do; trtexec --verbose says more",
     )

@@ -32,6 +32,7 @@ class TrtOptions:
         version_compatible: the plan runs on later versions too, and carries code of the host.
         refit: weights may be replaced later.
         dla: the number of the DLA core to run on; what it cannot run stays on the GPU.
+        fp32_layers: nodes of the graph that FP16 cannot hold; only where the builder chooses.
     """
 
     typed: bool
@@ -46,6 +47,7 @@ class TrtOptions:
     version_compatible: bool = False
     refit: bool = False
     dla: Optional[int] = None
+    fp32_layers: Tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = self.batch
@@ -59,7 +61,7 @@ class TrtOptions:
             raise _bad("hardware", self.hardware, f"one of {', '.join(HARDWARE)}")
         if self.dla is not None and self.dla < 0:
             raise _bad("dla", self.dla, "the number of a core")
-        if self.typed and (self.fp16 or self.int8):
+        if self.typed and (self.fp16 or self.int8 or self.fp32_layers):
             raise _bad("typed", True, "no precision beside the graph's own")
 
     @classmethod
@@ -87,7 +89,8 @@ class TrtOptions:
                 where=str(data)[:200],
                 hint="build the bundle again",
             )
-        return cls(**{**data, "batch": tuple(data["batch"])})
+        lists = {name: tuple(data[name]) for name in ("batch", "fp32_layers")}
+        return cls(**{**data, **lists})
 
 
 def create_network(trt: Any, builder: Any, options: TrtOptions) -> Any:
@@ -143,6 +146,30 @@ def configure(trt: Any, builder: Any, options: TrtOptions) -> Any:
     # Layers are named in the plan, with their precisions, for the report.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     return config
+
+
+def hold_layers(trt: Any, network: Any, config: Any, names: Tuple[str, ...]) -> None:
+    """Keep the layers of some nodes in FP32, what they give too.
+
+    Raises:
+        UnsupportedError: E0606, the parser made no layer of that name.
+    """
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    wanted = {name: [each for each in layers if each.name == name] for name in names}
+    missing = [name for name, found in wanted.items() if not found]
+    if missing:
+        raise UnsupportedError(
+            "E0606",
+            "layers cannot be held to FP32: TensorRT's parser made none of that name",
+            where=", ".join(missing),
+            hint="--fp32, or a TensorRT that takes types from the graph",
+        )
+    for layer in (each for found in wanted.values() for each in found):
+        layer.precision = trt.DataType.FLOAT
+        for index in range(layer.num_outputs):
+            layer.set_output_type(index, trt.DataType.FLOAT)
+    if names:
+        config.set_flag(_member(trt, "BuilderFlag", "OBEY_PRECISION_CONSTRAINTS"))
 
 
 def _own_kernels(trt: Any, config: Any) -> None:

@@ -12,7 +12,7 @@ from convexport.runtime.specs import TensorSpec
 from convexport.runtime.trt_logger import new_logger
 from convexport.runtime.trt_versions import generation
 
-PROVIDER = "GPU"
+PROVIDER = "CUDA"
 
 # Not TensorRT's own helper: that of 8.5 uses names that NumPy no longer has.
 _DTYPES = {

@@ -34,7 +34,7 @@ class TrtSession:
 
     Args:
         model: the plan, or the ``.onnx`` file of a bundle that this device built a plan from.
-        provider: there is only ``GPU``; whether a DLA is used was settled by the build.
+        provider: there is only ``CUDA``; whether a DLA is used was settled by the build.
         cuda_graph: record a shape's launches once and replay them: less work for the CPU, which
             small nets wait for.
 
@@ -161,10 +161,13 @@ class TrtSession:
             self._gpu.download(buffer.host, buffer.device, size, self._stream)
 
     def _enqueue(self) -> None:
-        if not self._context.execute_async_v3(self._stream):
+        self._require(self._context.execute_async_v3(self._stream), "run the engine")
+
+    def _require(self, done: Any, what: str) -> None:
+        if not done:
             raise MachineError(
                 "E0405",
-                "TensorRT could not run the engine",
+                f"TensorRT could not {what}",
                 why=" | ".join(self._keep[0].errors),
                 hint="start a new process: this one's GPU context may be lost",
             )
@@ -172,7 +175,7 @@ class TrtSession:
     def _set_shapes(self, shapes: Shapes) -> Shapes:
         """Tell the context what comes; what goes out has these shapes."""
         for name, shape in shapes.items():
-            self._context.set_input_shape(name, shape)
+            self._require(self._context.set_input_shape(name, shape), f"take {name} as {shape}")
         return {s.name: tuple(self._context.get_tensor_shape(s.name)) for s in self.outputs}
 
     def _forget(self) -> None:

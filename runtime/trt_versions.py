@@ -51,15 +51,13 @@ GENERATIONS = (
 
 
 def parse_version(text: str) -> Version:
-    """Major and minor of a version string.
+    """Major and minor of a version string, the minor 0 where it is not there.
 
     Raises:
         UnsupportedError: E0601, it is none.
     """
-    found = re.match(r"(\d+)\.(\d+)", text)
-    if not found:
-        raise UnsupportedError("E0601", f"{text[:40]!r} is no version of TensorRT")
-    return int(found[1]), int(found[2])
+    major, minor = (*_numbers(text), 0)[:2]
+    return major, minor
 
 
 def generation(version: str) -> Generation:
@@ -80,7 +78,34 @@ def generation(version: str) -> Generation:
     return rows[-1]
 
 
+def fits(version: str, versions: str) -> bool:
+    """Whether a version is one of ``versions``, such as ``>=8.5.2,<8.6``.
+
+    Raises:
+        UnsupportedError: E0601, that says something else.
+    """
+    found = _numbers(version)
+    for part in versions.split(","):
+        bound = _numbers(part.lstrip("<>="))
+        if part.startswith(">="):
+            inside = found >= bound
+        elif part.startswith("<") and not part.startswith("<="):
+            inside = found < bound
+        else:
+            raise UnsupportedError("E0601", f"{part!r} is no range of versions")
+        if not inside:
+            return False
+    return True
+
+
 def bits(trt: Any, enumeration: str, *names: str) -> int:
     """The mask of those names that the enumeration has."""
     kinds = getattr(trt, enumeration)
     return sum(1 << int(getattr(kinds, name)) for name in names if hasattr(kinds, name))
+
+
+def _numbers(text: str) -> Tuple[int, ...]:
+    found = re.match(r"\d+(\.\d+)*", text)
+    if not found:
+        raise UnsupportedError("E0601", f"{text[:40]!r} is no version of TensorRT")
+    return tuple(int(part) for part in found[0].split("."))

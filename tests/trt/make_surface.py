@@ -19,7 +19,7 @@ SURFACE = Path(__file__).with_name("surface.json")
 VERSIONS = ("8.5", "8.6", "10.3", "10.16", "11.1")
 FOLDERS = ("python/src/infer", "python/src/parsers/pyOnnx.cpp")
 CLASSES = """
-    Builder EngineInspector IBuilderConfig ICudaEngine IExecutionContext IHostMemory ILogger
+    Builder EngineInspector IBuilderConfig ICudaEngine IExecutionContext IHostMemory ILayer ILogger
     INetworkDefinition IOptimizationProfile ITensor ITimingCache Logger OnnxParser ParserError
     Runtime
 """

@@ -77,8 +77,8 @@ def test_it_runs_every_batch_of_its_profile(plan: Make, version: str, cuda_graph
 
 
 def test_the_door_to_all_runtimes_opens_it(plan: Make) -> None:
-    session = open_session(plan("8.5"), runtime="tensorrt", provider="GPU")
-    assert (session.runtime, session.provider) == ("tensorrt 8.5.3.1", "GPU")
+    session = open_session(plan("8.5"), runtime="tensorrt", provider="CUDA")
+    assert (session.runtime, session.provider) == ("tensorrt 8.5.3.1", "CUDA")
     with pytest.raises(MachineError, match="E0402"):
         open_session(plan("8.5"), runtime="tensorrt", provider="NPU")
 

@@ -11,11 +11,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from convexport.runtime.errors import ConvexportError, MachineError, UnsupportedError, UsageError
 from convexport.runtime.trt_builder import BuiltPlan, build_plan
 from convexport.runtime.trt_config import TrtOptions
-from convexport.runtime.trt_versions import GENERATIONS, bits, generation, parse_version
+from convexport.runtime.trt_versions import GENERATIONS, bits, fits, generation, parse_version
 
 from .conftest import HERE, VERSIONS, Says
 
@@ -120,6 +122,19 @@ def test_a_dla_needs_a_version_that_drives_one_and_a_core(tensorrt: Says, onnx_f
         build_plan(onnx_file, weak)
 
 
+@pytest.mark.parametrize("version", [v for v in VERSIONS if CHOOSES[v]])
+def test_layers_that_fp16_cannot_hold_stay_in_fp32(
+    tensorrt: Says, onnx_file: Path, version: str
+) -> None:
+    tensorrt(version)
+    kept = TrtOptions(typed=False, fp16=True, fp32_layers=("head/Softmax",))
+    said, _ = told(onnx_file, kept)
+    assert said["held"] == {"head/Softmax": ["FLOAT", "FLOAT"]}
+    assert said["set"] == ["FP16", "OBEY_PRECISION_CONSTRAINTS"]
+    with pytest.raises(UnsupportedError, match=r"E0606[\s\S]*where: gone/Exp"):
+        build_plan(onnx_file, TrtOptions(typed=False, fp16=True, fp32_layers=("gone/Exp",)))
+
+
 def test_a_timing_cache_is_taken_or_begun_anew(tensorrt: Says, onnx_file: Path) -> None:
     tensorrt("8.5")
     options = TrtOptions(typed=False)
@@ -196,6 +211,7 @@ def test_a_fixed_batch_needs_no_profile(tensorrt: Says, onnx_file: Path) -> None
         {"hardware": "any"},
         {"dla": -1},
         {"typed": True, "fp16": True},
+        {"typed": True, "fp32_layers": ("a",)},
     ],
 )
 def test_options_that_make_no_sense_are_refused(bad: dict[str, Any]) -> None:
@@ -204,8 +220,23 @@ def test_options_that_make_no_sense_are_refused(bad: dict[str, Any]) -> None:
 
 
 def test_options_survive_json() -> None:
-    options = TrtOptions(typed=False, int8=True, batch=(1, 2, 3), dla=0)
+    options = TrtOptions(typed=False, int8=True, batch=(1, 2, 3), dla=0, fp32_layers=("a",))
     assert TrtOptions.from_dict(json.loads(json.dumps(options.to_dict()))) == options
+
+
+@pytest.mark.parametrize(
+    ("version", "versions", "inside"),
+    [
+        ("8.5.2.2", ">=8.5.2,<8.6", True),
+        ("8.5.1.7", ">=8.5.2,<8.6", False),
+        ("8.6.1.6", ">=8.5.2,<8.6", False),
+        ("10.13.0", ">=10.13,<12", True),
+        ("10.3.0", ">=10.13,<12", False),
+    ],
+)
+def test_ranges_of_versions(version: str, versions: str, inside: bool) -> None:
+    assert fits(version, versions) == inside
+    assert (Version(version) in SpecifierSet(versions)) == inside
 
 
 def test_old_versions_are_refused_and_rows_are_in_order() -> None:

@@ -138,12 +138,25 @@ class ITensor(_Guarded):
         self.name, self.shape = name, tuple(shape)
 
 
+class ILayer(_Guarded):
+    """A node of the network."""
+
+    num_outputs = 1
+
+    def __init__(self, name):
+        self.name, self._told = name, []
+
+    def set_output_type(self, index, kind):
+        self._told.append(kind.name)
+
+
 class INetworkDefinition(_Guarded):
     """It has the inputs that the JSON file says."""
 
     def __init__(self, flags):
         self._flags = flags
         self._inputs = [ITensor("input", _SAYS.get("input", [-1, 1, 2, 2]))]
+        self._layers = [ILayer(name) for name in ("stem/Conv", "head/Softmax")]
 
     @property
     def num_inputs(self):
@@ -151,6 +164,13 @@ class INetworkDefinition(_Guarded):
 
     def get_input(self, index):
         return self._inputs[index]
+
+    @property
+    def num_layers(self):
+        return len(self._layers)
+
+    def get_layer(self, index):
+        return self._layers[index]
 
 
 class ParserError(_Guarded):
@@ -222,6 +242,8 @@ class Builder(_Guarded):
         config._cache._data = __version__.encode() + b" measured " + config._cache._data[-40:]
         net = {key: _SAYS.get(key) for key in ("weights", "layers", "input", "off_by")}
         made = {"plan of": __version__, "network": network._flags, "net": net}
+        held = [each for each in network._layers if each._told]
+        made["held"] = {each.name: [each.precision.name, *each._told] for each in held}
         return IHostMemory(json.dumps({**made, **config._everything()}).encode())
 
 
