@@ -23,6 +23,7 @@ from convexport.runtime.trt_plan import PlanFacts, read_facts, this_platform
 
 TIMEOUT_S = 4 * 3600.0
 _CRASHED = "E0410"
+_TAIL = 5  # lines of TensorRT's log
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def build_engine(
     except MachineError as error:
         if error.code != _CRASHED:
             raise
-        raise _killed(error, onnx.stat().st_size >> 20, gpu, host) from error
+        free = f"{gpu} MiB of the GPU's memory, {host} MiB of the host's"
+        raise _killed(error, onnx, plan, free) from error
     # TensorRT's libraries may print too; ours is the last line.
     answer = json.loads(stdout.splitlines()[-1])
     if "error" in answer:
@@ -91,7 +93,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     plan = Path(request["plan"])
     logging.basicConfig(
-        filename=f"{plan}.log", level=logging.INFO, format="%(levelname)s %(message)s"
+        filename=str(_log_of(plan)), level=logging.INFO, format="%(levelname)s %(message)s"
     )
     try:
         answer = _build(request, plan)
@@ -131,16 +133,21 @@ def _build(request: Mapping[str, Any], plan: Path) -> Dict[str, Any]:
     }
 
 
-def _killed(error: MachineError, size: int, gpu: int, host: int) -> MachineError:
+def _killed(error: MachineError, onnx: Path, plan: Path, free: str) -> MachineError:
+    log = _log_of(plan).read_text(errors="replace") if _log_of(plan).is_file() else ""
     return MachineError(
         "E0412",
         f"TensorRT's build did not survive: {error.what}",
-        where=f"free before it: {gpu} MiB of the GPU's memory, {host} MiB of the host's; needed: "
-        f"several times the model's {size} MiB, and the workspace",
-        why=error.why,
+        where=f"free before it: {free}; needed: several times the model's "
+        f"{onnx.stat().st_size >> 20} MiB, and the workspace",
+        why="\n".join((error.why, *log.splitlines()[-_TAIL:])).strip(),
         hint="SIGKILL is the system's answer to a lack of memory: close other programs, add swap, "
         "or ask for a smaller workspace or batch",
     )
+
+
+def _log_of(plan: Path) -> Path:
+    return plan.with_name(f"{plan.name}.log")
 
 
 if __name__ == "__main__":

@@ -82,15 +82,18 @@ class TrtOptions:
             InputError: E0318, a field is missing or unknown.
             UsageError: E0204, a value makes no sense.
         """
-        if not isinstance(data, dict) or set(data) != {field.name for field in fields(cls)}:
+        try:
+            if set(data) != {field.name for field in fields(cls)}:
+                raise ValueError("fields are missing or unknown")
+            lists = {name: tuple(data[name]) for name in ("batch", "fp32_layers")}
+            return cls(**{**data, **lists})
+        except (TypeError, ValueError) as error:
             raise InputError(
                 "E0318",
-                "the TensorRT options have missing or unknown fields",
+                f"these are no options for TensorRT: {error}",
                 where=str(data)[:200],
                 hint="build the bundle again",
-            )
-        lists = {name: tuple(data[name]) for name in ("batch", "fp32_layers")}
-        return cls(**{**data, **lists})
+            ) from error
 
 
 def create_network(trt: Any, builder: Any, options: TrtOptions) -> Any:
@@ -101,7 +104,12 @@ def create_network(trt: Any, builder: Any, options: TrtOptions) -> Any:
     """
     types = generation(trt.__version__).types
     if types not in ("either", "graph" if options.typed else "builder"):
-        raise _missing(trt, f"networks whose types {types} chooses only", "another ONNX flavour")
+        raise UnsupportedError(
+            "E0602",
+            f"in TensorRT {trt.__version__} the {types} chooses the types of all layers",
+            where=f"asked for: the {'graph' if options.typed else 'builder'}",
+            hint="build from the ONNX flavour that is for this version",
+        )
     # From 10 on batches are always explicit; the flag is deprecated, then gone.
     names = ["EXPLICIT_BATCH"] if types == "builder" else []
     if options.typed:

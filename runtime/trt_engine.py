@@ -66,7 +66,7 @@ def start(kind: Any, logger: Any) -> Any:
         raise MachineError(
             "E0408",
             "TensorRT cannot start here",
-            why=" | ".join(logger.errors) or "no usable CUDA device or driver",
+            why=" | ".join(logger.errors or logger.warnings) or "no usable CUDA device or driver",
             hint="the driver must be new enough for this TensorRT: convexport doctor",
         ) from cause
     return made

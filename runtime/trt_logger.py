@@ -17,7 +17,7 @@ _KEPT = 20
 
 
 def new_logger(trt: Any) -> Any:
-    """A logger for TensorRT with the list ``errors``: the last of its errors.
+    """A logger for TensorRT with the lists ``errors`` and ``warnings``: the last of each.
 
     It passes everything on to Python's ``logging``, below ``convexport.tensorrt``.
     """
@@ -26,11 +26,14 @@ def new_logger(trt: Any) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: List[str] = []
+            self.warnings: List[str] = []
 
         def log(self, severity: Any, msg: str) -> None:
             name = getattr(severity, "name", "INFO")
             if name.endswith("ERROR"):
                 self.errors = [*self.errors, msg][-_KEPT:]
+            elif name == "WARNING":
+                self.warnings = [*self.warnings, msg][-_KEPT:]
             _LOG.log(_LEVELS.get(name, logging.INFO), "%s", msg)
 
     return Logger()

@@ -72,6 +72,7 @@ class TrtSession:
         self._graphs: List[int] = []
         self.runtime = f"tensorrt {trt.__version__}"
         self.provider = provider
+        self.max_batch = options.batch[2]
         self.metadata: Dict[str, str] = {}
         weakref.finalize(self, _release, gpu, self._stream, self._buffers, self._graphs)
 

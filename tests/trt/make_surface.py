@@ -4,6 +4,7 @@ They are read from the bindings' own sources (a clone of github.com/NVIDIA/Tenso
 branches hold them) and, where a wheel of the same version is given, looked up in its binary too.
 
     python tests/trt/make_surface.py CLONE [--wheel 10.16=tensorrt_cu12_bindings-….whl]…
+    python tests/trt/make_surface.py          # hold the table against the tensorrt installed here
 """
 
 from __future__ import annotations
@@ -32,21 +33,27 @@ KEPT = {*CLASSES.split(), *ENUMS.split()}
 # Layers are added by the parser, never by us.
 LEFT_OUT = re.compile(r"__|add_(?!optimization_profile)")
 
+_COMMENT = re.compile(r"//[^\n]*")
+_LEFT_OUT_BY_NVIDIA = re.compile(r"#if ENABLE_INETWORK_SERIALIZE.*?#endif", re.DOTALL)
 _START = re.compile(r"py::(class|enum)_<")
 _NAME = re.compile(r'[({]\s*\w+\s*,\s*"(\w+)"')
 _FUNCTION = re.compile(r'\bm\.def\(\s*"(\w+)"')
+_ADDED = {"name", "value", "itemsize"}
 _MEMBER = re.compile(r'\.(?:def\w*|value)\(\s*"(\w+)"')
 
 
 def main() -> None:
     """Read the arguments, write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("clone", type=Path)
+    parser.add_argument("clone", type=Path, nargs="?")
     parser.add_argument("--wheel", action="append", default=[], metavar="VERSION=FILE")
     arguments = parser.parse_args()
-    wheels = dict(each.split("=", 1) for each in arguments.wheel)
-    table = {version: read(arguments.clone, version) for version in VERSIONS}
-    for version, wheel in wheels.items():
+    if arguments.clone is None:
+        table = json.loads(SURFACE.read_text())
+        check_installed(table)
+    else:
+        table = {version: read(arguments.clone, version) for version in VERSIONS}
+    for version, wheel in (each.split("=", 1) for each in arguments.wheel):
         check(table[version]["names"], Path(wheel))
         table[version]["also_in"] = Path(wheel).name
     text = json.dumps(table, indent=1, sort_keys=True)
@@ -75,7 +82,7 @@ def read(clone: Path, version: str) -> dict[str, object]:
 
 def declared(source: str) -> dict[str, list[str]]:
     """Class or enumeration -> its members, from statements of pybind11."""
-    source, found = re.sub(r"//[^\n]*", "", source), {}
+    source, found = _COMMENT.sub("", _LEFT_OUT_BY_NVIDIA.sub("", source)), {}
     for start in _START.finditer(source):
         statement = source[start.start() : end_of(source, start.end())]
         name = _NAME.search(statement)
@@ -105,6 +112,24 @@ def check(names: dict[str, list[str]], wheel: Path) -> None:
     ]
     if missing:
         raise SystemExit(f"not in {wheel.name}: {missing}")
+
+
+def check_installed(table: dict[str, dict[str, object]]) -> None:
+    """The table's names must be just those of the module, but for what pybind11 and enums add."""
+    import tensorrt as trt
+
+    row = table[".".join(trt.__version__.split(".")[:2])]
+    for name, members in row["names"].items():
+        if name == "module":
+            missing, more = set(members) - set(dir(trt)), set()
+        else:
+            kind = getattr(trt, name, None) or getattr(trt.ILogger, name)
+            have = {each for each in dir(kind) if not LEFT_OUT.match(each)}
+            missing = set(members) - have
+            more = have - set(members) - _ADDED - set(dir(trt.ILogger))
+        if missing or more:
+            raise SystemExit(f"{name} of {trt.__version__}: missing {missing}, more {more}")
+    row["also_in"] = f"tensorrt {trt.__version__}, imported"
 
 
 def git(clone: Path, *arguments: str) -> str:

@@ -107,6 +107,7 @@ def test_a_killed_build_says_what_memory_there_was(
     with pytest.raises(MachineError, match=r"E0412.*SIGKILL") as caught:
         build_engine(onnx_file, tmp_path / "a.plan", TrtOptions(typed=False))
     assert "4096 MiB of the GPU's memory" in caught.value.where
+    assert "plugins are there" in caught.value.why  # the end of TensorRT's log
     assert not (tmp_path / "a.plan").exists()
 
 

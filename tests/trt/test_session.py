@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from convexport.runtime import cuda
+from convexport.runtime.batches import run_in_batches
 from convexport.runtime.errors import ConvexportError, InputError, MachineError, UsageError
 from convexport.runtime.sessions import open_session
 from convexport.runtime.specs import TensorSpec
@@ -95,6 +96,11 @@ def test_inputs_need_not_be_contiguous(plan: Make) -> None:
     np.testing.assert_allclose(
         TrtSession(plan()).run({"input": batch})["logits"], logits(batch), 1e-6
     )
+
+
+def test_many_images_go_through_a_small_profile(plan: Make) -> None:
+    session = TrtSession(plan(batch=(1, 2, 3)))
+    np.testing.assert_allclose(run_in_batches(session, images(10)), logits(images(10)), 1e-6)
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True])

@@ -173,7 +173,7 @@ def test_a_build_without_memory_says_how_much_there_is(
     ("fail", "kind", "text"),
     [
         ("say Q/DQ node is odd", UnsupportedError, "E0604[\\s\\S]*Q/DQ node is odd"),
-        ("start", MachineError, "E0408[\\s\\S]*no usable CUDA device"),
+        ("start", MachineError, "E0408[\\s\\S]*initialization failure with error: 35"),
     ],
 )
 def test_a_failed_build_is_told_in_tensorrts_words(

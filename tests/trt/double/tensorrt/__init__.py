@@ -215,6 +215,8 @@ class Builder(_Guarded):
 
     def __init__(self, logger):
         if _SAYS.get("fail") == "start":
+            # As 8.5 does: a warning, not an error.
+            logger.log(Severity.WARNING, "CUDA initialization failure with error: 35")  # noqa: F821
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._logger = logger
 
