@@ -110,8 +110,11 @@ def find_plan(model: Path) -> Path:
     return plan
 
 
-def read_facts(plan: Path) -> PlanFacts:
+def read_facts(plan: Path, model: Optional[Path] = None) -> PlanFacts:
     """The facts beside a plan, held against its bytes.
+
+    Args:
+        model: the ONNX file that it should have been built from, if that is there.
 
     Raises:
         InputError: E0317, they are missing or no such facts; E0316, the plan is another one.
@@ -143,6 +146,13 @@ def read_facts(plan: Path) -> PlanFacts:
             f"{plan.name} is not the plan that {path.name} tells of",
             where=str(plan),
             why=f"it was cut, changed or exchanged: {_kind(plan)}",
+            hint="build it again",
+        )
+    if model is not None and model != plan and sha256_of(model) != facts.onnx_sha256:
+        raise InputError(
+            "E0316",
+            f"{plan.name} was built from another file than {model.name}",
+            where=str(model),
             hint="build it again",
         )
     return facts

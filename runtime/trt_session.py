@@ -48,7 +48,7 @@ class TrtSession:
     def __init__(self, model: Path, *, provider: str = PROVIDER, cuda_graph: bool = False) -> None:
         trt = require_gpu(provider)
         gpu, plan = cuda(), find_plan(model)
-        self.facts = read_facts(plan)
+        self.facts = read_facts(plan, model)
         options = self.facts.options
         require_fitting_plan(self.facts, trt.__version__, gpu.gpu)
         gpu.enter()
