@@ -16,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from convexport.benchmarks.children import run_child
 from convexport.benchmarks.host import describe_host, load_between, load_snapshot
 from convexport.benchmarks.latency_result import BenchResult, evaluate
 from convexport.benchmarks.meter import LatencyOptions, measure, overhead_ns, planned_s
 from convexport.benchmarks.recording import Memory, Recording, Run, Subject
 from convexport.benchmarks.samples import Samples, Warmup
-from convexport.runtime.errors import ConvexportError, MachineError, UsageError
+from convexport.runtime.children import run_child
+from convexport.runtime.errors import MachineError, UsageError, rebuilt
 
 __all__ = [
     "BenchResult",
@@ -59,7 +59,7 @@ def bench(
     Raises:
         UsageError: E0201, an input does not fit a model; E0264, no subjects, or a label twice.
         InputError: E0303 or E0362 to E0364, a model or its images cannot be used.
-        MachineError: E0402, a provider is missing; E0460 or E0461, a process crashed or hung.
+        MachineError: E0402, a provider is missing; E0410 or E0411, a process crashed or hung.
     """
     labels = [subject.label for subject in subjects]
     if not labels or len(set(labels)) != len(labels):
@@ -117,16 +117,8 @@ def _ask(
             "E0462", "a measuring process gave no answer", why="\n".join(stderr)
         ) from error
     if "error" in answer:
-        raise _rebuilt(answer["error"])
+        raise rebuilt(answer["error"])
     return answer["ok"], stderr
-
-
-def _rebuilt(error: dict[str, str]) -> ConvexportError:
-    """The error that a worker met, as if it had been met here."""
-    kinds = {kind.__name__: kind for kind in ConvexportError.__subclasses__()}
-    kind = kinds.get(error["kind"], ConvexportError)
-    parts = {name: error[name] for name in ("where", "why", "hint")}
-    return kind(error["code"], error["what"], **parts)
 
 
 def _environment() -> tuple[dict[str, str], tuple[str, ...]]:

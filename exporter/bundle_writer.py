@@ -12,6 +12,7 @@ import numpy as np
 
 import convexport
 from convexport.exporter.artifacts import CALIBRATION
+from convexport.exporter.device_bundle import add_device_files, write_sums
 from convexport.exporter.options import Precision
 from convexport.exporter.source import Source, require_labels
 from convexport.exporter.targets import Target
@@ -30,10 +31,13 @@ from convexport.runtime.cpu import cpu_flags, integer_kernels
 from convexport.runtime.errors import ConvexportError, InputError, UsageError
 from convexport.runtime.files import json_bytes, new_directory, sha256_of
 from convexport.runtime.sessions import Session
+from convexport.runtime.trt_plan import ENGINE
 
 MODEL = "model.onnx"
 REFERENCE = "reference.onnx"
 REPORT = "report.json"
+
+_ON_DEVICE = "Where there is no `engine/` yet, the device builds it first: `ON_DEVICE.md`.\n\n"
 
 # How far a golden sample's output may be off on another machine. FP32 kernels differ in the order
 # of their sums; INT8 and BF16 ones round to coarse steps, and one step early on spreads. BF16 on
@@ -55,6 +59,9 @@ class Parts:
         reference: the simplified FP32 ONNX.
         calibration: ``calibration.json``, where there was a calibration.
         sample: one input, float32 C×H×W.
+        engine: a directory with a TensorRT engine of the model, for this machine. What TensorRT
+            targets put into ``facts`` (``device_bundle.device_facts``) brings with it all that
+            another machine needs to build its own.
         facts: goes into the manifest as it is.
         report: figures that were measured; not hashed, as no two runs measure the same.
         build_key: the hash of everything that was asked for.
@@ -67,6 +74,7 @@ class Parts:
     facts: Mapping[str, Any]
     report: Mapping[str, Any]
     build_key: str
+    engine: Path | None = None
 
 
 def existing_bundle(output: Path, build_key: str, *, force: bool) -> Manifest | None:
@@ -107,9 +115,17 @@ def existing_bundle(output: Path, build_key: str, *, force: bool) -> Manifest | 
 
 
 def write_bundle(
-    output: Path, parts: Parts, source: Source, target: Target, precision: Precision
+    output: Path,
+    parts: Parts,
+    source: Source,
+    target: Target,
+    precision: Precision,
+    runner: Target | None = None,
 ) -> Manifest:
     """Write the bundle beside its final place, then put it there.
+
+    Args:
+        runner: runs the model for the golden sample; the target itself, unless it cannot, here.
 
     Raises:
         StorageError: E0801, the disk is full or does not let us.
@@ -120,11 +136,13 @@ def write_bundle(
         shutil.copyfile(parts.reference, scratch / REFERENCE)
         if parts.calibration is not None:
             shutil.copyfile(parts.calibration, scratch / CALIBRATION)
-        session = target.open(scratch / MODEL, precision)
+        session = (runner or target).open(scratch / MODEL, precision)
         _write_labels(scratch, source, int(session.outputs[0].shape[-1]))
         _write_golden(scratch, parts.sample, session)
         data = _manifest(parts, source, target, precision, session)
         (scratch / "README.md").write_text(_readme(data), encoding="utf-8")
+        if "tensorrt" in data:
+            add_device_files(scratch, data)
         data["files"] = {
             path.relative_to(scratch).as_posix(): sha256_of(path)
             for path in sorted(scratch.rglob("*"))
@@ -132,6 +150,11 @@ def write_bundle(
         }
         (scratch / REPORT).write_bytes(json_bytes(parts.report))
         (scratch / MANIFEST).write_bytes(json_bytes(data))
+        if "tensorrt" in data:
+            write_sums(scratch)
+        if parts.engine is not None:
+            # In no sum: whoever builds it anew replaces it. The file beside the plan has its hash.
+            shutil.copytree(parts.engine, scratch / ENGINE.parent)
     return read_manifest(output)
 
 
@@ -184,9 +207,14 @@ def _manifest(
         "preprocess": source.preprocess.to_dict(),
         "weights": dict(source.weights),
         "golden_tolerance": GOLDEN_TOLERANCE[precision],
-        "checked_on": integer_kernels(cpu_flags()) if precision == "int8" else None,
+        "checked_on": _checked_on(target, precision),
         **parts.facts,
     }
+
+
+def _checked_on(target: Target, precision: Precision) -> str | None:
+    on_cpu = target.runtime != "tensorrt"
+    return integer_kernels(cpu_flags()) if precision == "int8" and on_cpu else None
 
 
 def _readme(data: Mapping[str, Any]) -> str:
@@ -199,7 +227,7 @@ def _readme(data: Mapping[str, Any]) -> str:
     )
     return (
         f"# {data['name']}, {data['precision']}, for {data['target']}\n\n"
-        f"{warning}"
+        f"{warning}{_ON_DEVICE if 'tensorrt' in data else ''}"
         f"Weights: {weights['kind']} ({weights['source']}). Written by convexport "
         f"{data['convexport']}.\n\n"
         "```python\n"

@@ -17,8 +17,10 @@ from rich.console import Group
 from convexport.exporter.console import line, table
 from convexport.exporter.options import default_cache
 from convexport.exporter.targets import TARGETS
-from convexport.runtime.errors import MachineError
+from convexport.runtime.cuda import cuda
+from convexport.runtime.errors import ConvexportError, MachineError
 from convexport.runtime.sessions import require_runtime
+from convexport.runtime.trt_engine import import_tensorrt
 
 State = Literal["ok", "missing", "problem"]
 
@@ -61,6 +63,7 @@ def examine(cache_dir: Path | None = None) -> list[Finding]:
         Finding("python", "ok", sys.version.split()[0]),
         *_packages(),
         *_onnxruntime(),
+        *_gpu(),
         *_targets(),
         _cache(cache),
         _disk(cache),
@@ -108,6 +111,23 @@ def _onnxruntime() -> Iterator[Finding]:
         yield Finding("onnxruntime", "problem", "not installed; for running models", fix)
     else:
         yield Finding("onnxruntime", "ok", f"{cpu or gpu}{' (gpu)' if gpu else ''}")
+
+
+def _gpu() -> Iterator[Finding]:
+    try:
+        here, (free, total) = cuda().gpu, cuda().memory()
+    except MachineError as error:
+        yield Finding("GPU", "missing", f"{error.what} ({error.why})", error.hint)
+    else:
+        memory = f"{free >> 20} of {total >> 20} MiB free"
+        kind = f"{here.name}, compute capability {here.compute_capability}"
+        yield Finding("GPU", "ok", f"{kind}, driver for CUDA {here.driver}, {memory}")
+    try:
+        version = import_tensorrt("running engines").__version__
+    except ConvexportError as error:
+        yield Finding("tensorrt", "missing", error.what, error.hint)
+    else:
+        yield Finding("tensorrt", "ok", version)
 
 
 def _targets() -> Iterator[Finding]:

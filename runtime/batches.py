@@ -33,7 +33,8 @@ def run_in_batches(runner: Runner, inputs: np.ndarray) -> np.ndarray:
         inputs: float32 N×C×H×W.
     """
     fixed = fixed_batch(runner)
-    size = fixed or DEFAULT_BATCH
+    # A TensorRT engine takes a free batch up to what it was built for.
+    size = fixed or min(DEFAULT_BATCH, getattr(runner, "max_batch", DEFAULT_BATCH))
     name, output = runner.inputs[0].name, runner.outputs[0].name
     parts = (np.ascontiguousarray(inputs[i : i + size]) for i in range(0, len(inputs), size))
     logits = [runner.run({name: filled(part, fixed)})[output][: len(part)] for part in parts]

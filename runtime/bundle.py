@@ -32,7 +32,7 @@ class Manifest:
         name: of the net, for people.
         precision: one of PRECISIONS.
         target: the name of the target that it was built for.
-        runtime: what loads it: ``onnxruntime`` or ``openvino``.
+        runtime: what loads it: ``onnxruntime``, ``openvino`` or ``tensorrt``.
         provider: the execution provider that it was checked on; OpenVINO's device.
         model: file name of what the runtime loads.
         reference: file name of the simplified FP32 ONNX.

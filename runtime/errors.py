@@ -17,7 +17,7 @@ calibration, 60-79 benchmarks, 80-99 exporter.
 from __future__ import annotations
 
 import difflib
-from typing import Any, Dict, Iterable, List
+from typing import Any, Dict, Iterable, List, Mapping
 
 
 class ConvexportError(Exception):
@@ -104,6 +104,17 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str
     """A hint with the names closest to ``name``, or ``otherwise`` when none is close."""
     close = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
     return f"did you mean {', '.join(close)}?" if close else otherwise
+
+
+def rebuilt(data: Mapping[str, str]) -> ConvexportError:
+    """The error that another process met, as if it had been met here.
+
+    Args:
+        data: its ``to_dict``, and the name of its class as ``kind``.
+    """
+    kinds = {kind.__name__: kind for kind in ConvexportError.__subclasses__()}
+    parts = {name: data[name] for name in ("where", "why", "hint")}
+    return kinds.get(data["kind"], ConvexportError)(data["code"], data["what"], **parts)
 
 
 def _rebuild(kind: Any, code: str, what: str, where: str, why: str, hint: str) -> ConvexportError:

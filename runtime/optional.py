@@ -16,7 +16,7 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
     """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # the latter: a library that it loads is not there
         raise MachineError(
             "E0401",
             f"{purpose} needs the package {module.split('.')[0]}, which does not import here",

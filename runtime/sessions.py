@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from convexport.runtime import openvino_session, ort_session
+from convexport.runtime import openvino_session, ort_session, trt_engine, trt_session
 from convexport.runtime.cpu import cpu_flags
 from convexport.runtime.errors import UnsupportedError
 from convexport.runtime.specs import Runner
 
-RUNTIMES = ("onnxruntime", "openvino")
+RUNTIMES = ("onnxruntime", "openvino", "tensorrt")
 
 
 class Session(Runner, Protocol):
@@ -42,11 +42,14 @@ def open_session(
         spin: whether ONNX Runtime's idle threads spin between runs; OpenVINO's have no choice.
 
     Raises:
-        MachineError: E0401 to E0403, the runtime, its provider or the CPU's units are not there.
-        InputError: E0303, the runtime cannot load the file.
-        UnsupportedError: E0600, there is no such runtime.
+        MachineError: E0401 to E0409, the runtime, its provider or the CPU's units are not there, or
+            a TensorRT engine is of another machine or not built yet.
+        InputError: E0303, E0316 or E0317, the runtime cannot load the file.
+        UnsupportedError: E0600, there is no such runtime; E0601 or E0605, TensorRT's is not enough.
     """
     require_runtime(runtime, provider)
+    if runtime == "tensorrt":
+        return trt_session.TrtSession(model, provider=provider)
     if runtime == "openvino":
         return openvino_session.OpenvinoSession(
             model, provider=provider, precision=precision, threads=threads
@@ -58,18 +61,20 @@ def require_runtime(runtime: str, provider: str) -> None:
     """Import a runtime, if it is there and has that provider.
 
     Raises:
-        MachineError: E0401 or E0402, the runtime or the provider is not there.
+        MachineError: E0401, E0402 or E0404, the runtime or the provider is not there.
         UnsupportedError: E0600, there is no such runtime.
     """
     if runtime == "onnxruntime":
         ort_session.require_provider(provider)
     elif runtime == "openvino":
         openvino_session.require_device(provider)
+    elif runtime == "tensorrt":
+        trt_engine.require_gpu(provider)
     else:
         raise UnsupportedError(
             "E0600",
             f"the bundle is for the runtime {runtime!r}",
-            hint=f"this version loads {' and '.join(RUNTIMES)}",
+            hint=f"this version loads {', '.join(RUNTIMES)}",
         )
 
 

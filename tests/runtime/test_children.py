@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from convexport.benchmarks.children import run_child
+from convexport.runtime.children import run_child
 from convexport.runtime.errors import MachineError
 
 # Waits for ever, in a child of its own too; tells both ids in the file named first.
@@ -51,7 +51,7 @@ def test_answer_and_stderr_come_back() -> None:
 
 
 def test_a_crash_tells_what_the_child_said_last() -> None:
-    with pytest.raises(MachineError, match="E0460") as caught:
+    with pytest.raises(MachineError, match="E0410") as caught:
         _run("import sys; [print('line', i, file=sys.stderr) for i in range(50)]; 1 / 0")
     assert "exit code 1" in caught.value.what
     assert caught.value.why.endswith("ZeroDivisionError: division by zero")
@@ -65,7 +65,7 @@ def test_a_signal_is_named() -> None:
 
 def test_a_hung_child_is_killed_with_its_children(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    with pytest.raises(MachineError, match="E0461"):
+    with pytest.raises(MachineError, match="E0411"):
         _run(_STUCK, str(pids), timeout_s=3)
     for pid in map(int, pids.read_text().split()):
         assert _wait_until(partial(_gone, pid))
@@ -75,7 +75,7 @@ def test_ctrl_c_kills_the_child_with_its_children(tmp_path: Path) -> None:
     pids, stuck = tmp_path / "pids", tmp_path / "stuck.py"
     stuck.write_text(_STUCK)
     code = (
-        "import os, sys; from convexport.benchmarks.children import run_child\n"
+        "import os, sys; from convexport.runtime.children import run_child\n"
         "run_child((sys.executable, *sys.argv[1:]), b'', timeout_s=600, env=os.environ)"
     )
     command = [sys.executable, "-c", code, str(stuck), str(pids)]

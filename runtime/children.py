@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from typing import Iterator, List, Mapping, Sequence, Tuple
 
 from convexport.runtime.errors import MachineError
 
@@ -14,18 +14,26 @@ _TAIL_LINES = 20
 
 
 def run_child(
-    command: Sequence[str], request: bytes, *, timeout_s: float, env: Mapping[str, str]
-) -> tuple[bytes, list[str]]:
+    command: Sequence[str],
+    request: bytes,
+    *,
+    timeout_s: float,
+    env: Mapping[str, str],
+    purpose: str = "measuring",
+) -> Tuple[bytes, List[str]]:
     """Give ``request`` to a command's stdin and wait for its stdout.
 
     The child leads a process group of its own. Whatever ends the wait, Ctrl-C included, ends
     the whole group first.
 
+    Args:
+        purpose: of the child, for errors.
+
     Returns:
         Its stdout, and the last lines of its stderr.
 
     Raises:
-        MachineError: E0460, it crashed; E0461, it took longer than ``timeout_s``.
+        MachineError: E0410, it crashed; E0411, it took longer than ``timeout_s``.
     """
     process = subprocess.Popen(
         command,
@@ -40,13 +48,13 @@ def run_child(
             stdout, stderr = process.communicate(request, timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
             raise MachineError(
-                "E0461",
-                f"a measuring process was stopped: it took longer than {timeout_s:.0f} s",
+                "E0411",
+                f"a {purpose} process was stopped: it took longer than {timeout_s:.0f} s",
                 where="\n".join(_tail(error.stderr or b"")),
-                hint="allow more time, or measure for less",
+                hint="allow more time",
             ) from None
     if process.returncode:
-        raise _crash(process.returncode, _tail(stderr))
+        raise _crash(purpose, process.returncode, _tail(stderr))
     return stdout, _tail(stderr)
 
 
@@ -61,10 +69,10 @@ def _killed_on_the_way_out(process: subprocess.Popen[bytes]) -> Iterator[None]:
             process.wait()
 
 
-def _crash(code: int, lines: list[str]) -> MachineError:
+def _crash(purpose: str, code: int, lines: List[str]) -> MachineError:
     return MachineError(
-        "E0460",
-        f"a measuring process crashed ({_ending(code)})",
+        "E0410",
+        f"a {purpose} process crashed ({_ending(code)})",
         why="\n".join(lines),
         hint="the same model may crash your application: try one model, one thread",
     )
@@ -78,5 +86,5 @@ def _ending(code: int) -> str:
     return f"signal {-code}"
 
 
-def _tail(stderr: bytes) -> list[str]:
+def _tail(stderr: bytes) -> List[str]:
     return stderr.decode(errors="replace").strip().splitlines()[-_TAIL_LINES:]

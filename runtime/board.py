@@ -1,0 +1,49 @@
+"""What an NVIDIA board says of itself: without it a latency means nothing."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Dict, Optional
+
+_ROOT = Path("/")
+_FILES = {
+    "board": "proc/device-tree/model",
+    "l4t": "etc/nv_tegra_release",
+    "cpu_khz": "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq",
+    "cpu_governor": "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
+}
+# The GPU's clock: its device is called after the chip.
+_GPU_CLOCKS = {"gpu_hz": "cur_freq", "gpu_max_hz": "max_freq", "gpu_governor": "governor"}
+
+
+def describe_board() -> Dict[str, str]:
+    """Board, Linux for Tegra, power mode and clocks, as far as they are told here and now."""
+    facts = {name: _text(_ROOT / path) for name, path in _FILES.items()}
+    for device in sorted((_ROOT / "sys/class/devfreq").glob("*gpu*")):
+        facts.update({name: _text(device / file) for name, file in _GPU_CLOCKS.items()})
+    facts["power_mode"] = _power_mode()
+    return {name: text for name, text in facts.items() if text}
+
+
+def _text(path: Path) -> Optional[str]:
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return None
+    return text.strip("\0\n ").splitlines()[0] if text.strip("\0\n ") else None
+
+
+def _power_mode() -> Optional[str]:
+    try:
+        told = subprocess.run(
+            ["nvpmodel", "-q"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=10,
+            check=True,
+        ).stdout.decode(errors="replace")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    named = [line for line in told.splitlines() if "Power Mode" in line]
+    return named[0].partition(":")[2].strip() if named else None

@@ -1,0 +1,95 @@
+/* A CUDA driver without a GPU, for tests: device memory is host memory under other addresses, and a
+   stream does at once, or records, what it is told. It proves that calls are wired up, in the
+   right order and with the right types; nothing about a GPU. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST = 64 };
+static const uint64_t MASK = 0x5A00000000000000ull;
+
+typedef struct { void *to; const void *from; size_t size; void (*work)(void); } Step;
+typedef struct { int recording, count; Step steps[MOST]; } Stream;
+
+static int of_env(const char *name, int otherwise) {
+    const char *text = getenv(name);
+    return text ? atoi(text) : otherwise;
+}
+static int add(Stream *stream, Step step) {
+    if (!stream) return 400; /* the default stream is never what we want */
+    if (stream->recording) {
+        if (stream->count == MOST) return 999;
+        stream->steps[stream->count++] = step;
+    } else if (step.work) step.work();
+    else memcpy(step.to, step.from, step.size);
+    return 0;
+}
+
+int live = 0; /* allocations, streams and graphs that were not given back */
+
+int cuInit(unsigned flags) { return flags ? 1 : of_env("FAKE_CUDA_INIT", 0); }
+int cuDriverGetVersion(int *version) { *version = of_env("FAKE_CUDA_DRIVER", 12060); return 0; }
+int cuDeviceGet(int *device, int index) { *device = 7 + index; return 0; }
+int cuDeviceGetName(char *name, int size, int device) {
+    const char *text = getenv("FAKE_CUDA_NAME");
+    strncpy(name, text ? text : "Orin", size);
+    return device == 7 ? 0 : 101;
+}
+int cuDeviceGetAttribute(int *value, int which, int device) {
+    int capability = of_env("FAKE_CUDA_CAPABILITY", 87);
+    *value = which == 75 ? capability / 10 : which == 76 ? capability % 10 : 0;
+    return device == 7 ? 0 : 101;
+}
+int cuDevicePrimaryCtxRetain(void **context, int device) { *context = (void *)(intptr_t)(device + 1); return 0; }
+int cuCtxSetCurrent(void *context) { return context == (void *)8 ? 0 : 201; }
+int cuMemGetInfo_v2(size_t *free_, size_t *total) {
+    *free_ = (size_t)of_env("FAKE_CUDA_FREE_MIB", 4096) << 20;
+    *total = (size_t)8192 << 20;
+    return 0;
+}
+int cuMemAlloc_v2(uint64_t *address, size_t size) {
+    *address = (uint64_t)(uintptr_t)malloc(size) ^ MASK; live++; return 0;
+}
+void *fake_device(uint64_t address) { return (void *)(uintptr_t)(address ^ MASK); }
+int cuMemFree_v2(uint64_t address) { free(fake_device(address)); live--; return 0; }
+int cuMemHostAlloc(void **address, size_t size, unsigned flags) {
+    *address = malloc(size); live++; return (int)flags;
+}
+int cuMemFreeHost(void *address) { free(address); live--; return 0; }
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t size, Stream *stream) {
+    return add(stream, (Step){fake_device(to), from, size, 0});
+}
+int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t size, Stream *stream) {
+    return add(stream, (Step){to, fake_device(from), size, 0});
+}
+int fake_enqueue(void (*work)(void), Stream *stream) { return add(stream, (Step){0, 0, 0, work}); }
+int cuStreamCreate(Stream **stream, unsigned flags) {
+    *stream = calloc(1, sizeof(Stream)); live++; return flags == 1 ? 0 : 1;
+}
+int cuStreamSynchronize(Stream *stream) { return stream ? of_env("FAKE_CUDA_SYNC", 0) : 400; }
+int cuStreamDestroy_v2(Stream *stream) { free(stream); live--; return 0; }
+int cuStreamBeginCapture_v2(Stream *stream, int mode) {
+    stream->recording = 1; stream->count = 0; return mode == 1 ? 0 : 1;
+}
+int cuStreamEndCapture(Stream *stream, Stream **graph) {
+    *graph = malloc(sizeof(Stream)); live++;
+    memcpy(*graph, stream, sizeof(Stream));
+    stream->recording = 0;
+    return 0;
+}
+int cuGraphInstantiateWithFlags(Stream **made, Stream *graph, unsigned long long flags) {
+    *made = malloc(sizeof(Stream)); live++;
+    memcpy(*made, graph, sizeof(Stream));
+    return (int)flags;
+}
+int cuGraphLaunch(Stream *graph, Stream *stream) {
+    for (int i = 0; i < graph->count; i++) {
+        int code = add(stream, graph->steps[i]);
+        if (code) return code;
+    }
+    return 0;
+}
+int cuGraphExecDestroy(Stream *graph) { free(graph); live--; return 0; }
+int cuGraphDestroy(Stream *graph) { free(graph); live--; return 0; }
+int cuGetErrorName(int code, const char **text) { *text = "CUDA_ERROR"; return 0 * code; }
+int cuGetErrorString(int code, const char **text) { *text = "made up"; return 0 * code; }
