@@ -11,7 +11,7 @@ from convexport.exporter.cache import StageResult
 from convexport.exporter.source import Source
 
 _TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxslim", "onnxruntime", "numpy")
-_COMPARED = ("export", "simplify", "quantize", "half", "target")
+_COMPARED = ("export", "simplify", "quantize", "half", "flavour", "target")
 # That the terminal names of those that FP16 cannot hold; the manifest has all.
 _MOST_TENSORS = 5
 
@@ -89,7 +89,7 @@ def manifest_facts(facts: Mapping[str, dict[str, Any]], notes: list[str]) -> dic
     return {
         "graph": {key: facts["simplify"][key] for key in ("opset", "nodes", "operators")},
         "output_kind": facts["simplify"]["output_kind"],
-        "layers": narrow.get("precisions", {}),
+        "layers": (facts.get("flavour") or narrow).get("precisions", {}),
         "fp16": facts.get("half", {}).get("report"),
         "calibration": calibration or None,
         "parity": {"reference": facts["reference"], **parity},
