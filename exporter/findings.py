@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,10 +25,18 @@ def notes_of(result: StageResult) -> list[str]:
         return [f"calibration: {doubt}" for doubt in result.facts["doubts"]]
     if result.name == "half":
         return list(_kept_in_fp32(result.facts["report"]["kept"]))
+    if result.name == "flavour":
+        return [f"TensorRT: {text}" for text in _warned(result.facts["lint"]["findings"])]
     if result.name == "quantize":
         return list(_of_int8(result.facts))
     artefact = result.facts["parity"]["artefact"] if result.name == "target" else None
     return list(_low_signal(artefact)) if artefact else []
+
+
+def _warned(findings: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for why, places in Counter(each["why"] for each in findings).items():
+        first = next(each for each in findings if each["why"] == why)
+        yield f"{first['what']} at {first['where']}, {places} in all: {why}"
 
 
 def _of_int8(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -18,7 +18,8 @@ from convexport.runtime.errors import UnsupportedError
 _ADDITIVE = frozenset(
     {"AveragePool", "Cast", "Constant", "Conv", "ConvTranspose", "DequantizeLinear", "Flatten"}
     | {"GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "Identity", "MaxPool"}
-    | {"Pad", "QuantizeLinear", "Reshape", "Shape", "Squeeze", "Transpose", "Unsqueeze"}
+    | {"Pad", "QuantizeLinear", "Reshape", "Resize", "Shape", "Squeeze", "Transpose"}
+    | {"Unsqueeze"}
 )
 
 
@@ -38,6 +39,8 @@ def at_opset(model: onnx.ModelProto, flavour: Flavour) -> onnx.ModelProto:
     converted.CopyFrom(model)
     try:
         if all(node.op_type in same for node in model.graph.node):
+            for node in converted.graph.node:
+                _drop_defaults(node, before, flavour.opset)
             del converted.opset_import[:]
             converted.opset_import.append(helper.make_opsetid("", flavour.opset))
         else:
@@ -85,6 +88,20 @@ def dequantized(node: ir.Node) -> NDArray[np.float32]:
     if scales.ndim:
         shape[node.attributes.get_int("axis", 1)] = -1
     return (integers * scales.reshape(shape)).astype(np.float32)
+
+
+def _drop_defaults(node: onnx.NodeProto, before: int, after: int) -> None:
+    """Leave out attributes that an opset does not know, if they say what goes without saying."""
+    if _schema(node.op_type, before) == _schema(node.op_type, after):
+        return
+    old, new = (onnx.defs.get_schema(node.op_type, opset, "") for opset in (before, after))
+    kept = [
+        each
+        for each in node.attribute
+        if each.name in new.attributes or each != old.attributes[each.name].default_value
+    ]
+    del node.attribute[:]
+    node.attribute.extend(kept)
 
 
 def _schema(operator: str, opset: int) -> int:

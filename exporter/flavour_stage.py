@@ -17,11 +17,12 @@ from convexport.benchmarks.parity import require_parity
 from convexport.benchmarks.verify import LIMITS, require_signal
 from convexport.exporter.artifacts import CALIBRATION, FLAVOURED
 from convexport.exporter.flavour_graphs import at_opset, with_float_weights
-from convexport.exporter.flavours import FLAVOURS, Flavour
+from convexport.exporter.flavours import FLAVOURS, Flavour, flavour_of
 from convexport.exporter.half_qdq import half_from_qdq
 from convexport.exporter.options import Precision
 from convexport.exporter.stages import Facts, compare_with_reference, save
-from convexport.exporter.targets import TENSORRT_GRAPHS
+from convexport.exporter.targets import TENSORRT_GRAPHS, Target
+from convexport.exporter.trt_lint import lint_file, require_no_errors
 from convexport.runtime.files import read_json
 
 
@@ -29,11 +30,11 @@ def flavour_stage(
     graphs: tuple[Path, Path],
     facts: Mapping[str, Any],
     precision: Precision,
-    flavour: Flavour,
+    target: Target,
     reference: Path,
     directory: Path,
 ) -> Facts:
-    """The artefact in a flavour, compared with the reference.
+    """The artefact in the target's flavour, in parity with the reference and without findings.
 
     Args:
         graphs: the artefact, and the simplified FP32 graph. Beside an INT8 artefact lies its
@@ -45,39 +46,48 @@ def flavour_stage(
         the other with the FP16 flag has to hold these layers to FP32.
 
     Raises:
-        UnsupportedError: E0691, it cannot be written in the flavour's opset; E0689.
+        UnsupportedError: E0691, it cannot be written in the flavour's opset; E0693, the target's
+            TensorRT would refuse or misread it; E0689.
         GateError: E0561 to E0564, as in the stages that made it.
     """
-    artefact, fp32 = graphs
-    if precision == "int8":
-        made, layers, kept = _of_int8(artefact, flavour, facts["precisions"])
-    else:
-        # Untyped, FP16 is a flag of the builder.
-        half = precision == "fp16" and flavour.typed
-        made = at_opset(onnx.load(artefact if half else fp32), flavour)
-        layers = dict(facts.get("precisions", {}))
-        kept = [row["node"] for row in facts.get("report", {}).get("kept", ())]
+    flavour, what = flavour_of(target), f"{precision} for {target.name}"
+    made, layers, kept = _written(graphs, facts, precision, flavour)
     save(made, directory / FLAVOURED)
+    report = lint_file(directory / FLAVOURED, target)
+    require_no_errors(FLAVOURED, report)
     parity = compare_with_reference(directory / FLAVOURED, reference, TENSORRT_GRAPHS)
-    what = f"{precision} as {flavour.name}"
     if precision == "int8":
         require_signal(parity, what)
     else:
-        require_parity(parity, what, LIMITS["fp16" if half else "fp32"])
+        require_parity(parity, what, LIMITS[precision if flavour.typed else "fp32"])
     return {
         "flavour": flavour.name,
         "opset": flavour.opset,
         "typed": flavour.typed,
+        "lint": report,
         "precisions": layers,
         "fp32_layers": sorted({*kept}),
         "parity": {**parity.to_dict(), "of": "the graph in ONNX Runtime, not of the engine"},
     }
 
 
+def _written(
+    graphs: tuple[Path, Path], facts: Mapping[str, Any], precision: Precision, flavour: Flavour
+) -> tuple[onnx.ModelProto, dict[str, str], list[str]]:
+    """The graph, its layers' precisions, and those that FP16 cannot hold."""
+    artefact, fp32 = graphs
+    if precision == "int8":
+        return _of_int8(artefact, flavour, facts["precisions"])
+    # Untyped, FP16 is a flag of the builder.
+    model = onnx.load(artefact if flavour.typed else fp32)
+    kept = [row["node"] for row in facts.get("report", {}).get("kept", ())]
+    return at_opset(model, flavour), dict(facts.get("precisions", {})), kept
+
+
 def _of_int8(
     artefact: Path, flavour: Flavour, precisions: Mapping[str, str]
 ) -> tuple[onnx.ModelProto, dict[str, str], list[str]]:
-    """The graph, its layers' precisions, and those that FP16 cannot hold beside the INT8 ones."""
+    """The same of an INT8 graph, what is not in INT8 being in FP16."""
     seen = read_json(artefact.parent / CALIBRATION)["ranges"]
     magnitudes = {name: max(abs(each["min"]), abs(each["max"])) for name, each in seen.items()}
     original = onnx.load(artefact)

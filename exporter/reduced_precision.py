@@ -12,6 +12,7 @@ from convexport.exporter.artifacts import EQUALIZED, RANGES, SIMPLIFIED
 from convexport.exporter.cache import StageResult
 from convexport.exporter.flavours import flavour_of
 from convexport.exporter.targets import TENSORRT_GRAPHS
+from convexport.exporter.trt_parsers import parsers_of
 from convexport.runtime.cpu import cpu_flags, integer_kernels
 
 if TYPE_CHECKING:
@@ -53,11 +54,17 @@ def flavoured(
         from convexport.exporter.flavour_stage import flavour_stage
 
         graphs, precision = (artefact, fp32), build.precision
-        return flavour_stage(graphs, last.facts, precision, flavour, reference.directory, out)
+        return flavour_stage(graphs, last.facts, precision, build.target, reference.directory, out)
 
-    flavour = flavour_of(build.target)
-    inputs = {"from": last.key, "flavour": asdict(flavour), "precision": build.precision}
-    return build.stage("flavour", {**inputs, "reference": reference.key}, produce)
+    inputs = {
+        "from": last.key,
+        "target": asdict(build.target),
+        "flavour": asdict(flavour_of(build.target)),
+        "tensorrt": [str(each.version) for each in parsers_of(build.target)],
+        "precision": build.precision,
+        "reference": reference.key,
+    }
+    return build.stage("flavour", inputs, produce)
 
 
 def _calibration(build: Build) -> Any:

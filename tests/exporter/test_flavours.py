@@ -207,6 +207,29 @@ def test_scales_are_the_next_numbers_of_fp16() -> None:
     assert half_above(np.array([1e6], np.float32)) == [1e6]
 
 
+def test_what_a_version_cannot_parse_fails_the_stage(
+    home: Path, cache: Path, small_onnx: Callable[..., onnx.ModelProto]
+) -> None:
+    """TensorRT 8.5 has no importer for LayerNormalization; 10.3 has."""
+    model = small_onnx()
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    normalize = onnx.helper.make_node("LayerNormalization", ["c", "g"], ["r"], name="norm")
+    relu.CopyFrom(normalize)
+    model.graph.initializer.append(numpy_helper.from_array(np.arange(14, dtype=np.float32), "g"))
+    onnx.save(model, home / "normed.onnx")
+    for target, expected in (("jetson-jp5", "E0693"), ("jetson-jp6", "")):
+        options = BuildOptions(target=target, offline=True, cache_dir=cache, parity_images=8)
+        source = find_source(str(home / "normed.onnx"), options, print)
+        images, stages = choose_images(source, options), StageCache(cache, 60, print)
+        build = Build(source, images, TARGETS[target], "fp32", options, stages, Events())
+        if not expected:
+            assert build.make().facts["flavour"]["lint"]["errors"] == 0
+            continue
+        with pytest.raises(UnsupportedError, match=expected) as error:
+            build.make()
+        assert "norm" in error.value.where and "LayerNormalization" in error.value.where
+
+
 def model_of(text: str) -> onnx.ModelProto:
     return parser.parse_model(text)
 
