@@ -29,6 +29,8 @@ class Placement:
         common_scale: operators whose inputs and output share one scale.
         activations: ``uint8`` or ``int8``.
         integer_bias: whether biases are stored as INT32 at the product of the two scales.
+        half_scales: whether scales are numbers that FP16 holds, so that a graph whose Q/DQ have
+            FP16 at their float ends has the same.
         kept: names of nodes that stay in floats, whatever they are.
     """
 
@@ -40,6 +42,7 @@ class Placement:
     common_scale: frozenset[str] = frozenset()
     activations: str = "int8"
     integer_bias: bool = False
+    half_scales: bool = False
     kept: frozenset[str] = frozenset()
 
 
@@ -67,6 +70,7 @@ TENSORRT = Placement(
     bare_branch=frozenset({"Add"}),
     keep_scale=frozenset({"MaxPool"}),
     common_scale=frozenset({"Concat"}),
+    half_scales=True,
 )
 
 

@@ -16,7 +16,7 @@ INT32 at (scale of the input) · (scale of the weight), where the placement asks
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -70,6 +70,11 @@ def insert_qdq(
     Returns:
         The precision in which every node that was there before is placed: ``int8`` or ``fp32``.
     """
+    if placement.half_scales:
+        scales = {
+            name: replace(each, scale=np.float32(half_above(np.array(each.scale))))
+            for name, each in scales.items()
+        }
     nodes = list(model.graph)
     placed = [_all_quantized(node, scales, placement) for node in nodes]
     values = {str(value.name): value for node in nodes for value in node.outputs}
@@ -123,18 +128,35 @@ class _Graph:
 
 
 def quantize_weight(
-    weight: NDArray[np.float32], least_scale: NDArray[np.float64] | float = _SMALLEST_SCALE
+    weight: NDArray[np.float32],
+    least_scale: NDArray[np.float64] | float = _SMALLEST_SCALE,
+    *,
+    half_scales: bool = False,
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Symmetric INT8, one scale an output channel (the first axis).
 
     Args:
         weight: (out, ...).
         least_scale: no channel's scale is smaller than this.
+        half_scales: as in the placement.
     """
     flat = weight.reshape(len(weight), -1)
     scales = np.maximum(np.abs(flat).max(axis=1) / 127.0, least_scale).astype(np.float32)
+    if half_scales:
+        scales = half_above(scales)
     column = scales.reshape(-1, *[1] * (weight.ndim - 1))
     return np.clip(np.rint(weight / column), -127, 127).astype(np.int8), scales
+
+
+def half_above(scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The next numbers that FP16 holds, none smaller: a threshold is still within its scale.
+
+    What is beyond its largest number stays as it is.
+    """
+    with np.errstate(over="ignore"):
+        near = scales.astype(np.float16)
+    above = np.where(near < scales, np.nextafter(near, np.float16(np.inf)), near)
+    return np.where(np.isfinite(above), above.astype(np.float32), scales)
 
 
 def output_axis(node: ir.Node) -> int:
@@ -189,7 +211,11 @@ def _quantize_weights(
     # An INT32 bias must hold the offset: where it would not, the weights get coarser.
     limit = _INT32_MAX * float(data.scale)
     least = np.maximum(_SMALLEST_SCALE, np.abs(offsets) / limit) if placement.integer_bias else None
-    integers, scales = quantize_weight(channels, _SMALLEST_SCALE if least is None else least)
+    integers, scales = quantize_weight(
+        channels,
+        _SMALLEST_SCALE if least is None else least,
+        half_scales=placement.half_scales,
+    )
     if mean is not None and node.op_type != "ConvTranspose":
         column = scales.astype(np.float64).reshape(-1, *[1] * (array.ndim - 1))
         offsets = offsets - _mean_output(integers * column - channels, mean)

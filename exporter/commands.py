@@ -13,7 +13,9 @@ import click
 from convexport.runtime.errors import UsageError
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print data alone, as JSON.")
-_TARGETS = "Where it will run: cpu, openvino, cuda; auto: the fastest of what is installed here."
+_TARGETS = (
+    "Where it will run: cpu, openvino, cuda, tensorrt, jetson-jp5 to -jp7; auto: what is fastest."
+)
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 
 
@@ -191,13 +193,16 @@ def run(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool) -> None
 
 @click.command("inspect")
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option("--target", help="And what its TensorRT would say to it: tensorrt, jetson-jp5, ...")
 @JSON
-def inspect(path: Path, as_json: bool) -> None:
+def inspect(path: Path, target: str | None, as_json: bool) -> None:
     """What is inside a bundle or an ONNX file."""
     from convexport.exporter import inspection
 
-    facts = inspection.inspect(path)
+    facts = inspection.inspect(path, target)
     _print(as_json, facts, lambda: inspection.as_text(facts))
+    if facts.get("lint", {}).get("errors"):
+        sys.exit(6)
 
 
 @click.command()

@@ -131,6 +131,10 @@ def stage_line(name: str, facts: Mapping[str, Any]) -> str:
         counts, casts = facts["report"]["counts"], facts["report"]["casts"]
         typed = f"{counts['fp16']} of {sum(counts.values())} nodes in FP16, {casts} Casts"
         return f"{typed}, {fidelity(facts['parity'])}"
+    if name == "flavour":
+        held = len(facts["fp32_layers"])
+        made = f"{facts['flavour']}, opset {facts['opset']}, {held} layers that FP16 cannot hold"
+        return f"{made}, {fidelity(facts['parity'])}"
     if name == "target":
         return target_line(facts["parity"])
     if name == "accuracy":

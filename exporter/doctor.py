@@ -132,6 +132,8 @@ def _gpu() -> Iterator[Finding]:
 
 def _targets() -> Iterator[Finding]:
     for target in TARGETS.values():
+        if target.tensorrt:
+            continue  # a build for it is refused whatever is installed
         try:
             require_runtime(target.runtime, target.provider)
         except MachineError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from convexport.exporter.cache import StageResult
 from convexport.exporter.source import Source
 
 _TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxslim", "onnxruntime", "numpy")
-_COMPARED = ("export", "simplify", "quantize", "half", "target")
+_COMPARED = ("export", "simplify", "quantize", "half", "flavour", "target")
 # That the terminal names of those that FP16 cannot hold; the manifest has all.
 _MOST_TENSORS = 5
 
@@ -24,10 +25,18 @@ def notes_of(result: StageResult) -> list[str]:
         return [f"calibration: {doubt}" for doubt in result.facts["doubts"]]
     if result.name == "half":
         return list(_kept_in_fp32(result.facts["report"]["kept"]))
+    if result.name == "flavour":
+        return [f"TensorRT: {text}" for text in _warned(result.facts["lint"]["findings"])]
     if result.name == "quantize":
         return list(_of_int8(result.facts))
     artefact = result.facts["parity"]["artefact"] if result.name == "target" else None
     return list(_low_signal(artefact)) if artefact else []
+
+
+def _warned(findings: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for why, places in Counter(each["why"] for each in findings).items():
+        first = next(each for each in findings if each["why"] == why)
+        yield f"{first['what']} at {first['where']}, {places} in all: {why}"
 
 
 def _of_int8(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -89,7 +98,7 @@ def manifest_facts(facts: Mapping[str, dict[str, Any]], notes: list[str]) -> dic
     return {
         "graph": {key: facts["simplify"][key] for key in ("opset", "nodes", "operators")},
         "output_kind": facts["simplify"]["output_kind"],
-        "layers": narrow.get("precisions", {}),
+        "layers": (facts.get("flavour") or narrow).get("precisions", {}),
         "fp16": facts.get("half", {}).get("report"),
         "calibration": calibration or None,
         "parity": {"reference": facts["reference"], **parity},

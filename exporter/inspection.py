@@ -9,29 +9,45 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from convexport.exporter.console import table
+from convexport.exporter.console import line, table
 from convexport.exporter.onnx_file import read_onnx
+from convexport.exporter.targets import find_target
 from convexport.runtime.bundle import MANIFEST, read_manifest, verify_files
 from convexport.runtime.files import sha256_of
 
 _DIRECTORY_HINT = ("precision", "target", "runtime", "provider", "source")
 
 
-def inspect(path: Path) -> dict[str, Any]:
+def inspect(path: Path, target: str | None = None) -> dict[str, Any]:
     """The facts of a bundle (a directory) or of an ONNX file.
+
+    Args:
+        target: one with TensorRT. What that would say to the model is added, under ``lint``.
 
     Raises:
         InputError: it is neither, or it is damaged.
+        UsageError: E0280 or E0290, the target is unknown, or has no such rules.
     """
-    return _onnx(path) if path.suffix == ".onnx" else _bundle(path)
+    row = find_target(target) if target else None
+    facts = _onnx(path) if path.suffix == ".onnx" else _bundle(path)
+    if row is not None:
+        from convexport.exporter.trt_lint import lint_file
+
+        model = path if path.suffix == ".onnx" else path / str(read_manifest(path).data["model"])
+        facts["lint"] = lint_file(model, row)
+    return facts
 
 
 def as_text(facts: dict[str, Any]) -> Any:
     """The facts for a terminal."""
-    rows = ((key, _short(value)) for key, value in facts.items() if key != "operators")
+    rows = ((k, _short(value)) for k, value in facts.items() if k not in ("operators", "lint"))
     parts: list[Any] = [table(("", ""), rows, texts=2)]
     if facts["operators"]:
         parts += [Text(""), table(("operator", "nodes"), facts["operators"].items())]
+    if "lint" in facts:
+        from convexport.exporter.trt_lint import as_lines
+
+        parts += [Text(""), *(line(each) for each in as_lines(facts["lint"]))]
     return Group(*parts)
 
 

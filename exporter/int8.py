@@ -59,6 +59,7 @@ class Calibration:
         notes: what a user must know about the images.
         progress: told images done and images in all.
         report: told what is being tried.
+        quantizes: whether INT8 follows, so that there has to be something to quantize.
         every: observe every float tensor, not only those that the placement quantizes.
         checkpoint: where an interrupted pass is taken up again.
     """
@@ -70,6 +71,7 @@ class Calibration:
     notes: tuple[str, ...]
     progress: Progress
     report: Callable[[str], None]
+    quantizes: bool = True
     every: bool = False
     checkpoint: Path | None = None
 
@@ -91,7 +93,9 @@ class Calibration:
 def calibrate_stage(simplified: Path, request: Calibration, directory: Path) -> Facts:
     """Images → ranges of every tensor that the target's placement quantizes, or of every one."""
     model = ir.load(simplified)
-    tensors = every_float(model) if request.every else _tensors_to_observe(model, request)
+    tensors = _tensors_to_observe(model, request) if request.quantizes else ()
+    if request.every:
+        tensors = every_float(model)
     weights, tally = census_of_weights(model.graph), InputTally()
     del model
     runner, outputs = _observed(simplified, tensors, directory / "observed.onnx")

@@ -19,6 +19,7 @@ from convexport.exporter.artifacts import (
     ALL_INT8,
     CALIBRATION,
     EXPORTED,
+    FLAVOURED,
     HALF,
     QUANTIZED,
     SIMPLIFIED,
@@ -26,6 +27,7 @@ from convexport.exporter.artifacts import (
 from convexport.exporter.bundle_writer import REPORT, Parts, existing_bundle, write_bundle
 from convexport.exporter.cache import StageCache, StageResult, stage_key
 from convexport.exporter.data import Images, choose_images
+from convexport.exporter.delivery import deliver, require_delivery
 from convexport.exporter.events import Events
 from convexport.exporter.findings import (
     manifest_facts,
@@ -36,11 +38,18 @@ from convexport.exporter.findings import (
 )
 from convexport.exporter.measure import Entrant
 from convexport.exporter.options import BuildOptions, Precision
-from convexport.exporter.reduced_precision import half_stages, int8_stages, loss
+from convexport.exporter.reduced_precision import flavoured, half_stages, int8_stages, loss
 from convexport.exporter.results import BuildResult, Made
 from convexport.exporter.source import Source
 from convexport.exporter.sources import find_source
-from convexport.exporter.targets import AUTO, Target, find_target, require_precision
+from convexport.exporter.targets import (
+    AUTO,
+    TENSORRT_GRAPHS,
+    Target,
+    find_target,
+    graph_of,
+    require_precision,
+)
 from convexport.runtime.cpu import cpu_flags, integer_kernels
 from convexport.runtime.files import read_json
 from convexport.runtime.sessions import require_runtime
@@ -64,7 +73,10 @@ def build(
         return build_auto(model, options, events)
     target, precision = find_target(options.target), options.precision or "fp32"
     require_precision(target, precision)
-    require_runtime(target.runtime, target.provider)
+    if target.tensorrt:
+        require_delivery(target)
+    else:
+        require_runtime(target.runtime, target.provider)
     source = find_source(model, options, events.note)
     images = choose_images(source, options)
     for note in (*source.notes, *images.notes):
@@ -95,11 +107,13 @@ class Build:
     @property
     def graph(self) -> Target:
         """The target whose graphs the stages make, in common with others that run them."""
-        return find_target(self.target.graph or self.target.name)
+        return graph_of(self.target)
 
     def run(self, output: Path, key: str) -> BuildResult:
         """All stages, and the bundle."""
         made = self.make()
+        if self.target.tensorrt:
+            return deliver(self, made, output, key)
         if self.options.bench_seconds:
             fp32 = Entrant(made.fp32, self.target, "fp32")
             entrants: dict[str, Entrant] = {"fp32": fp32, self.precision: made.entrant}
@@ -121,6 +135,9 @@ class Build:
             done += (half_stages if half else int8_stages)(self, simplified, reference)
             model = done[-1].directory / (HALF if half else QUANTIZED)
         entrant = Entrant(model, self.target, self.precision)
+        if self.target.tensorrt:
+            done.append(flavoured(self, model, fp32, done[-1], reference))
+            entrant = replace(entrant, model=done[-1].directory / FLAVOURED, target=TENSORRT_GRAPHS)
         done += self._check(entrant, fp32, reference)
         return Made(tuple(done), entrant, fp32)
 
@@ -217,10 +234,10 @@ class Build:
             **entrant.identity(),
             "fp32": fp32.parent.name,
             "reference": reference.key,
-            "runtime": version_of(self.target.runtime),
+            "runtime": version_of(entrant.target.runtime),
             "units": integer_kernels(cpu_flags()),
         }
-        if self.graph is not self.target:
+        if self.graph is not entrant.target:
             held_out = self.images.held_out
             proof = [drop, held_out and held_out.fingerprint()] if drop else None
             yield self.stage("target", {**inputs, "budget": proof}, target)

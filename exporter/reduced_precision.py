@@ -1,4 +1,5 @@
-"""What follows the FP32 graph: INT8's ranges, equalization and recipe, or FP16, each a stage."""
+"""What follows the FP32 graph: INT8's ranges, equalization and recipe, or FP16, each a stage;
+and the flavour that TensorRT reads."""
 
 from __future__ import annotations
 
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from convexport.exporter.artifacts import EQUALIZED, RANGES, SIMPLIFIED
 from convexport.exporter.cache import StageResult
+from convexport.exporter.flavours import flavour_of
+from convexport.exporter.targets import TENSORRT_GRAPHS
+from convexport.exporter.trt_parsers import parsers_of
 from convexport.runtime.cpu import cpu_flags, integer_kernels
 
 if TYPE_CHECKING:
@@ -43,6 +47,28 @@ def half_stages(build: Build, simplified: StageResult, reference: StageResult) -
     return [ranges, build.stage("half", {"from": ranges.key, "keep_fp32": keep}, produce)]
 
 
+def flavoured(
+    build: Build, artefact: Path, fp32: Path, last: StageResult, reference: StageResult
+) -> StageResult:
+    """From the artefact that the last stage made to the ONNX file that TensorRT reads."""
+
+    def produce(out: Path) -> Mapping[str, Any]:
+        from convexport.exporter.flavour_stage import flavour_stage
+
+        graphs, precision = (artefact, fp32), build.precision
+        return flavour_stage(graphs, last.facts, precision, build.target, reference.directory, out)
+
+    inputs = {
+        "from": last.key,
+        "target": asdict(build.target),
+        "flavour": asdict(flavour_of(build.target)),
+        "tensorrt": [str(each.version) for each in parsers_of(build.target)],
+        "precision": build.precision,
+        "reference": reference.key,
+    }
+    return build.stage("flavour", inputs, produce)
+
+
 def _calibration(build: Build, checkpoint: Path | None = None) -> Any:
     from convexport.exporter.int8 import Calibration
 
@@ -54,9 +80,15 @@ def _calibration(build: Build, checkpoint: Path | None = None) -> Any:
         notes=build.images.notes,
         progress=build.events.advance,
         report=build.events.detail,
-        every=build.precision == "fp16",
+        quantizes=build.precision == "int8",
+        every=_every(build),
         checkpoint=checkpoint,
     )
+
+
+def _every(build: Build) -> bool:
+    """Whether FP16 is decided on, which beside INT8 only TensorRT computes in."""
+    return build.precision == "fp16" or build.graph is TENSORRT_GRAPHS
 
 
 def loss(build: Build, fp32: Path, reference: Path) -> Loss:
@@ -85,7 +117,7 @@ def _calibrate(build: Build, simplified: StageResult) -> StageResult:
         "images": images and images.fingerprint(),
         "notes": build.images.notes,
         "target": asdict(build.graph),
-        "every": build.precision == "fp16",
+        "every": _every(build),
     }
     return build.stage("calibrate", inputs, produce)
 

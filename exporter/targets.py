@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from packaging.specifiers import SpecifierSet
+
 from convexport.runtime.errors import UnsupportedError, UsageError, did_you_mean
 from convexport.runtime.sessions import Session, open_session, refusal
 
@@ -25,6 +27,11 @@ class Target:
         placement: the name of its Q/DQ rules in ``calibration.placement``.
         graph: the target whose graphs it runs; those are made and compared there, and then once
             more here. Empty for one that has its own.
+        tensorrt: the versions of TensorRT that it may have, as a version specifier; empty for
+            other runtimes.
+        flavour: which ONNX file is written for those, a name of ``exporter.flavours``; empty
+            where the version that is found on this machine decides.
+        device: what it is, where it is not this machine.
     """
 
     name: str
@@ -35,6 +42,14 @@ class Target:
     refusals: Mapping[str, str] = field(default_factory=dict)
     placement: str = ""
     graph: str = ""
+    tensorrt: str = ""
+    flavour: str = ""
+    device: str = ""
+
+    @property
+    def tensorrt_versions(self) -> SpecifierSet:
+        """Which versions of TensorRT it may have."""
+        return SpecifierSet(self.tensorrt)
 
     def refusal(self, precision: str) -> str:
         """Why it does not run that precision, ever or on this machine's CPU; empty if it does."""
@@ -50,6 +65,33 @@ class Target:
         return open_session(
             model, runtime=self.runtime, provider=self.provider, precision=precision
         )
+
+
+# Makes the graphs of all TensorRT targets, from one set of scales: ONNX Runtime on the CPU stands
+# in for engines that may be built on another machine. Not a row to build for.
+TENSORRT_GRAPHS = Target(
+    name="tensorrt-graphs",
+    runtime="onnxruntime",
+    provider="CPUExecutionProvider",
+    opset=18,
+    precisions=("fp32", "fp16", "int8"),
+    placement="TENSORRT",
+)
+
+
+def _tensorrt(name: str, versions: str, *, flavour: str = "", device: str = "") -> Target:
+    return Target(
+        name=name,
+        runtime="tensorrt",
+        provider="CUDA",
+        opset=TENSORRT_GRAPHS.opset,
+        precisions=TENSORRT_GRAPHS.precisions,
+        refusals={"bf16": "no BF16 graph is written yet"},
+        graph=TENSORRT_GRAPHS.name,
+        tensorrt=versions,
+        flavour=flavour,
+        device=device,
+    )
 
 
 TARGETS = {
@@ -88,8 +130,34 @@ TARGETS = {
                 "int8": "ONNX Runtime's CUDA provider runs Q/DQ in floats: slower than FP32",
             },
         ),
+        _tensorrt("tensorrt", ">=8.5,<12"),
+        _tensorrt(
+            "jetson-jp5",
+            ">=8.5.2,<8.6",
+            flavour="qdq-portable",
+            device="a Jetson with JetPack 5.1: TensorRT 8.5.2",
+        ),
+        _tensorrt(
+            "jetson-jp6",
+            ">=10.3,<10.4",
+            flavour="qdq-portable",
+            device="a Jetson with JetPack 6.1 or 6.2: TensorRT 10.3",
+        ),
+        _tensorrt(
+            "jetson-jp7",
+            ">=10.13,<12",
+            flavour="qdq-fp16",
+            device="a Jetson with JetPack 7: TensorRT 10.13 to 11",
+        ),
     )
 }
+
+
+def graph_of(target: Target) -> Target:
+    """The target that its graphs are made and compared on: mostly itself."""
+    if target.graph == TENSORRT_GRAPHS.name:
+        return TENSORRT_GRAPHS
+    return TARGETS[target.graph] if target.graph else target
 
 
 def find_target(name: str) -> Target:
@@ -100,11 +168,11 @@ def find_target(name: str) -> Target:
     """
     if name not in TARGETS:
         known = (*TARGETS, AUTO)
-        raise UsageError(
-            "E0280",
-            f"there is no target {name!r}",
-            hint=did_you_mean(name, known, otherwise=f"one of {', '.join(known)}"),
-        )
+        boards = (f"{each.name} ({each.device})" for each in TARGETS.values() if each.device)
+        hint = did_you_mean(name, known, otherwise=f"one of {', '.join(known)}")
+        if name.lower().startswith("jetson"):
+            hint = f"there are {', '.join(boards)}"
+        raise UsageError("E0280", f"there is no target {name!r}", hint=hint)
     return TARGETS[name]
 
 

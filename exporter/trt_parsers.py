@@ -1,0 +1,79 @@
+"""What the ONNX parser of each TensorRT version knows: opsets, types and operators, as a table.
+
+Operators are those of the importers in onnx/onnx-tensorrt at 8.5-GA, 8.6-GA, 10.0-GA and 10.1-GA;
+the 8.5.3.1 library names the same for 8.5. What 10.13 and 11 know in addition was not looked up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from packaging.version import Version
+
+from convexport.exporter.flavours import found_version
+from convexport.exporter.targets import Target
+from convexport.runtime.errors import MachineError
+
+_SINCE_8_5 = """
+Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast Ceil
+Celu Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DepthToSpace
+DequantizeLinear Div Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor GRU Gather
+GatherElements GatherND Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual
+GridSample HardSigmoid HardSwish Identity If InstanceNormalization IsNaN LRN LSTM LeakyRelu Less
+LessOrEqual Log LogSoftmax Loop LpNormalization LpPool MatMul Max MaxPool Mean
+MeanVarianceNormalization Min Mod Mul Neg NonMaxSuppression NonZero Not OneHot Or PRelu Pad Pow
+QuantizeLinear RNN RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range Reciprocal
+ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+ReduceSumSquare Relu Reshape Resize ReverseSequence RoiAlign Round Scan Scatter ScatterElements
+ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth
+Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample
+Where Xor
+"""
+_8_5 = frozenset(_SINCE_8_5.split())
+_8_6 = _8_5 | {"GroupNormalization", "IsInf", "LayerNormalization"}
+_10 = _8_6 | {"CastLike", "DeformConv", "Gelu", "Hardmax", "Mish"}
+
+# DOUBLE is narrowed to FLOAT everywhere; UINT8 is for inputs and outputs, followed by a Cast.
+_TYPES_8 = frozenset({"FLOAT", "FLOAT16", "DOUBLE", "INT8", "UINT8", "INT32", "INT64", "BOOL"})
+_TYPES_10 = _TYPES_8 | {"BFLOAT16", "FLOAT8E4M3FN", "INT4"}
+
+
+@dataclass(frozen=True)
+class Parser:
+    """One version's parser.
+
+    Attributes:
+        opset: the highest that its documentation names.
+        types: of tensors, by ONNX's names.
+        operators: of the default domain.
+    """
+
+    version: Version
+    opset: int
+    types: frozenset[str]
+    operators: frozenset[str]
+
+
+PARSERS = (
+    Parser(Version("8.5.2"), 17, _TYPES_8, _8_5),
+    Parser(Version("8.6.1"), 17, _TYPES_8, _8_6),
+    Parser(Version("10.3"), 20, _TYPES_10, _10),
+    Parser(Version("10.13"), 20, _TYPES_10, _10),
+    Parser(Version("11.0"), 25, _TYPES_10, _10),
+)
+
+
+def parsers_of(target: Target) -> tuple[Parser, ...]:
+    """Those that a target may have: where its version is that of this machine, one if it is there.
+
+    Raises:
+        UnsupportedError: E0690, the version that is here is not known.
+    """
+    rows = tuple(row for row in PARSERS if row.version in target.tensorrt_versions)
+    if target.flavour:
+        return rows
+    try:
+        found = found_version(target)
+    except MachineError:
+        return rows
+    return tuple(row for row in rows if row.version <= found)[-1:] or rows[:1]
