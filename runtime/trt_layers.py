@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Tuple
+from typing import Any, Dict, Iterable, Tuple
 
 from convexport.runtime.errors import InputError
 
@@ -33,7 +33,8 @@ class EngineLayer:
     Attributes:
         name: TensorRT's own, which joins those of the nodes that were fused.
         kind: such as ``CaskConvolution`` or ``Reformat``; empty where only names are in the plan.
-        precision: what its first input comes in; empty if it is not told.
+        precision: INT8 if any input comes in that, else what the first comes in; empty if it is
+            not told.
         output: what its first output goes out in, likewise.
         modules: the paths of the PyTorch modules that it came from, in order, each once.
     """
@@ -91,19 +92,18 @@ def _layer(data: Dict[str, Any]) -> EngineLayer:
     name = str(data["Name"])
     # From 8.6 on the nodes are in the metadata too, where fusing cannot garble their names.
     nodes = _NODE.findall(str(data.get("Metadata", ""))) or _NODE.findall(name)
+    taken, given = ([_type(each) for each in data.get(k, [])] for k in ("Inputs", "Outputs"))
     return EngineLayer(
         name=name,
         kind=str(data.get("LayerType", "")),
-        precision=_first_type(data.get("Inputs", [])),
-        output=_first_type(data.get("Outputs", [])),
+        precision="int8" if "int8" in taken else "".join(taken[:1]),
+        output="".join(given[:1]),
         modules=tuple(dict.fromkeys(nodes)),
     )
 
 
-def _first_type(tensors: List[Dict[str, Any]]) -> str:
-    if not tensors:
-        return ""
+def _type(tensor: Dict[str, Any]) -> str:
     # One field before 11, two from there on.
-    told = (tensors[0].get(key, "") for key in ("Datatype", "DataType", "Format/Datatype"))
+    told = (tensor.get(key, "") for key in ("Datatype", "DataType", "Format/Datatype"))
     words = next((str(each).lower() for each in told if each), "")
     return next((ours for word, ours in _TYPES if word in words), "")

@@ -128,18 +128,7 @@ def read_facts(plan: Path, model: Optional[Path] = None) -> PlanFacts:
             why=f"a plan is code: {_kind(plan)}",
             hint="build it with convexport, from its ONNX file",
         )
-    data = read_json(path)
-    try:
-        options = TrtOptions.from_dict(data["options"])
-        texts: Dict[str, Any] = {each.name: data[each.name] for each in fields(PlanFacts)}
-        if not all(isinstance(v, str) for k, v in texts.items() if k != "options"):
-            raise ValueError("a field is no text")
-        facts = PlanFacts(**{**texts, "options": options})
-    except (KeyError, TypeError, ValueError) as error:
-        why = f"{type(error).__name__}: {error}"
-        raise InputError(
-            "E0317", f"{path.name} is no plan's facts", where=str(path), why=why
-        ) from error
+    facts = _parsed(path)
     if sha256_of(plan) != facts.sha256:
         raise InputError(
             "E0316",
@@ -156,6 +145,21 @@ def read_facts(plan: Path, model: Optional[Path] = None) -> PlanFacts:
             hint="build it again",
         )
     return facts
+
+
+def _parsed(path: Path) -> PlanFacts:
+    try:
+        data = read_json(path)
+        options = TrtOptions.from_dict(data["options"])
+        values: Dict[str, Any] = {each.name: data[each.name] for each in fields(PlanFacts)}
+        if not all(isinstance(v, str) for k, v in values.items() if k != "options"):
+            raise ValueError("a field is no text")
+        return PlanFacts(**{**values, "options": options})
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(
+            "E0317", f"{path.name} is no plan's facts", where=str(path), why=why
+        ) from error
 
 
 def require_fitting_plan(facts: PlanFacts, tensorrt: str, gpu: Gpu) -> None:
