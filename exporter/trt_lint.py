@@ -117,7 +117,7 @@ def as_lines(report: Mapping[str, Any]) -> list[str]:
     ]
     for _, group in groupby(report["findings"], key=lambda each: each["rule"]):
         rows = list(group)
-        rule, versions = rows[0], sorted({v for row in rows for v in row["versions"]})
+        rule, versions = rows[0], [v for v in asked if any(v in row["versions"] for row in rows)]
         only = "" if len(versions) == len(asked) else f" (TensorRT {', '.join(versions)})"
         lines.append(f"{rule['severity']} {rule['rule']}{only}: {rule['why']}")
         lines += [f"  {row['where']}: {row['what']}" for row in rows[:_MOST_PLACES]]
