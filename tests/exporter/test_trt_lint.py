@@ -89,6 +89,23 @@ def test_weights_in_another_file(tmp_path: Path) -> None:
         assert {each.rule for each in found} == expected
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(float[N,2,4,4] x) => (float[N,9] y) <int64[2] s = {0,-1}> { y = Reshape (x, s) }",
+        "(float[2,2] x, bool c) => (float y) { y = If (c) <"
+        "then_branch = t () => (float u) { u = ReduceMean<keepdims = 0> (x) },"
+        "else_branch = e () => (float v) { v = ReduceMax<keepdims = 0> (x) }> }",
+    ],
+)
+def test_odd_graphs_are_looked_at_without_noise(
+    text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Shapes that contradict each other, and graphs within nodes."""
+    assert ids(parsed(text, 17), "8.5.2") <= {"node-names"}
+    assert not caplog.records
+
+
 def test_rules_are_complete() -> None:
     for rule in RULES.values():
         assert rule.why and rule.fix and rule.source and rule.severity in ("error", "warning")
