@@ -13,9 +13,7 @@ import click
 from convexport.runtime.errors import UsageError
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print data alone, as JSON.")
-_TARGETS = (
-    "Where it will run: cpu, openvino, cuda, tensorrt, jetson-jp5 to -jp7; auto: what is fastest."
-)
+_TARGETS = "cpu, openvino, cuda, tensorrt, jetson-jp5 to -jp7; auto: the fastest installed here."
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 
 

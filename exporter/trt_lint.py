@@ -7,6 +7,7 @@ that an engine builds.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -51,7 +52,7 @@ class Finding:
 
 def lint(model: ir.Model, parsers: Sequence[Parser]) -> list[Finding]:
     """Apply every rule for every version; in the order of the rules."""
-    ShapeInferencePass()(model)
+    _infer(model)
     found: dict[tuple[str, str, str], list[str]] = {}
     for rule in RULES.values():
         for parser in parsers:
@@ -61,6 +62,18 @@ def lint(model: ir.Model, parsers: Sequence[Parser]) -> list[Finding]:
         Finding(rule, RULES[rule].severity, where, what, tuple(versions))
         for (rule, where, what), versions in found.items()
     ]
+
+
+def _infer(model: ir.Model) -> None:
+    """Give what is computed its type. Of a graph that contradicts itself the pass logs a traceback;
+    its types stay as they were, and the rules see what is there."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        ShapeInferencePass()(model)
+    finally:
+        logger.setLevel(level)
 
 
 def lint_file(path: Path, target: Target) -> dict[str, Any]:
@@ -117,7 +130,7 @@ def as_lines(report: Mapping[str, Any]) -> list[str]:
     ]
     for _, group in groupby(report["findings"], key=lambda each: each["rule"]):
         rows = list(group)
-        rule, versions = rows[0], sorted({v for row in rows for v in row["versions"]})
+        rule, versions = rows[0], [v for v in asked if any(v in row["versions"] for row in rows)]
         only = "" if len(versions) == len(asked) else f" (TensorRT {', '.join(versions)})"
         lines.append(f"{rule['severity']} {rule['rule']}{only}: {rule['why']}")
         lines += [f"  {row['where']}: {row['what']}" for row in rows[:_MOST_PLACES]]

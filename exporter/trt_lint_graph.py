@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
+from packaging.version import Version
 
 from convexport.exporter.trt_lint_rules import Hits, Rule, given, known, label, of_type
 from convexport.exporter.trt_parsers import Parser
@@ -16,6 +17,9 @@ _REDUCE = frozenset(
     {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"}
     | {"ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"}
 )
+# From which version on these take axes that are computed.
+_AXES_SINCE = {"Slice": Version("10.3"), "Pad": Version("10.4")}
+_NEVER = Version("999")
 _COORDINATES = frozenset(
     {"half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric", "align_corners"}
 )
@@ -34,9 +38,10 @@ def _axes_input(model: ir.Model, parser: Parser) -> Hits:
 
 
 def _computed_axes(model: ir.Model, parser: Parser) -> Hits:
-    for node in of_type(model, *_REDUCE, "ReduceSum", "Slice", "Pad"):
-        axes = given(node, 3 if node.op_type in ("Slice", "Pad") else 1)
-        if axes is not None and known(axes) is None:
+    for node in of_type(model, *_REDUCE, "ReduceSum", *_AXES_SINCE):
+        axes = given(node, 3 if node.op_type in _AXES_SINCE else 1)
+        taken = parser.version >= _AXES_SINCE.get(node.op_type, _NEVER)
+        if axes is not None and known(axes) is None and not taken:
             yield label(node), f"the axes of {node.op_type} are computed"
 
 
@@ -164,137 +169,93 @@ def _names(model: ir.Model, parser: Parser) -> Hits:
 
 # fmt: off
 GRAPH_RULES = (
-    Rule(
-        id="opset-misread", versions="<10", severity="error", check=_opset,
+    Rule(id="opset-misread", versions="<10", severity="error", check=_opset,
         why="it does not look at the opset, and reads what is newer as if it knew it",
         fix="build for this target, or export in opset 17",
-        source="ModelImporter.cpp:526 at 8.5-GA; docs/operators.md at 8.5-GA and 8.6-GA",
-    ),
-    Rule(
-        id="opset-newer", versions=">=10", severity="warning", check=_opset,
+        source="ModelImporter.cpp:526 at 8.5-GA; docs/operators.md at 8.5-GA and 8.6-GA"),
+    Rule(id="opset-newer", versions=">=10", severity="warning", check=_opset,
         why="operators of a newer opset may be refused",
         fix="export in an opset that is documented",
-        source="docs/operators.md at 10.1-GA; TensorRT 11's ONNX opset guide",
-    ),
-    Rule(
-        id="reduce-axes-input", versions="<10", severity="error", check=_axes_input,
+        source="docs/operators.md at 10.1-GA; TensorRT 11's ONNX opset guide; CHANGELOG"),
+    Rule(id="reduce-axes-input", versions="<10", severity="error", check=_axes_input,
         why="the input is ignored: it reduces over all axes, and says nothing",
         fix="make it opset 17, where axes are an attribute, or write GlobalAveragePool",
-        source="builtin_op_importers.cpp:3647 at 8.5-GA",
-    ),
-    Rule(
-        id="computed-axes", versions=">=10", severity="error", check=_computed_axes,
+        source="builtin_op_importers.cpp:3647 at 8.5-GA"),
+    Rule(id="computed-axes", versions="", severity="error", check=_computed_axes,
         why="axes have to be an initializer",
         fix="make the axes constant",
-        source="docs/operators.md at 10.1-GA",
-    ),
-    Rule(
-        id="pad-axes", versions="<10", severity="error", check=_pad_axes,
+        source="docs/operators.md at 8.5-GA and 10.1-GA; NVIDIA/TensorRT's CHANGELOG"),
+    Rule(id="pad-axes", versions="<10", severity="error", check=_pad_axes,
         why="the parser refuses a Pad with axes",
         fix="write pads for all axes",
-        source="builtin_op_importers.cpp:3270 at 8.5-GA",
-    ),
-    Rule(
-        id="computed-pads", versions="", severity="warning", check=_computed_pads,
+        source="builtin_op_importers.cpp:3270 at 8.5-GA"),
+    Rule(id="computed-pads", versions="", severity="warning", check=_computed_pads,
         why="they become a shape tensor, and the Pad is not fused into a convolution",
         fix="export with a fixed size, so that the pads are constant",
-        source="builtin_op_importers.cpp:3279 at 8.5-GA; NVIDIA/TensorRT#2592",
-    ),
-    Rule(
-        id="operator", versions="<10.13", severity="error", check=_operators,
+        source="builtin_op_importers.cpp:3279 at 8.5-GA; NVIDIA/TensorRT#2592"),
+    Rule(id="operator", versions="<10.4", severity="error", check=_operators,
         why="the parser has no importer for it",
         fix="export without it, or write a plugin",
-        source="importers at 8.5-GA, 8.6-GA and 10.1-GA; the 8.5.3.1 library",
-    ),
-    Rule(
-        id="operator-unknown", versions=">=10.13", severity="warning", check=_operators,
-        why="10.1 had no importer for it; whether this version has one was not looked up",
+        source="importers at 8.5-GA, 8.6-GA and 10.1-GA; the 8.5.3.1 library"),
+    Rule(id="operator-unknown", versions=">=10.4", severity="warning", check=_operators,
+        why="10.1 had no importer for it, and no release notes since have named it",
         fix="look it up in the parser's operators.md",
-        source="importers at 10.1-GA",
-    ),
-    Rule(
-        id="domain", versions="", severity="error", check=_domains,
+        source="importers at 10.1-GA; NVIDIA/TensorRT's CHANGELOG to 11.1"),
+    Rule(id="domain", versions="", severity="error", check=_domains,
         why="operators outside the ONNX standard need a plugin",
         fix="export without them",
-        source="docs/operators.md at 8.5-GA",
-    ),
-    Rule(
-        id="data-dependent", versions="<10", severity="warning", check=_data_dependent,
+        source="docs/operators.md at 8.5-GA"),
+    Rule(id="data-dependent", versions="<10", severity="warning", check=_data_dependent,
         why="there is an importer, but supports_operator says no: tools leave it to others",
         fix="keep what depends on data outside of the model",
-        source="ModelImporter.cpp:468 at 8.5-GA",
-    ),
-    Rule(
-        id="type", versions="", severity="error", check=_types,
+        source="ModelImporter.cpp:468 at 8.5-GA"),
+    Rule(id="type", versions="", severity="error", check=_types,
         why="there are no tensors of that type",
         fix="cast it, or keep it outside of the model",
-        source="docs/operators.md at 8.5-GA and 10.1-GA",
-    ),
-    Rule(
-        id="float64", versions="", severity="warning", check=_doubles,
+        source="docs/operators.md at 8.5-GA and 10.1-GA"),
+    Rule(id="float64", versions="", severity="warning", check=_doubles,
         why="it is narrowed to float32, and clamped",
         fix="export in float32",
-        source="docs/operators.md at 8.5-GA and 10.1-GA",
-    ),
-    Rule(
-        id="int64-range", versions="<10", severity="error", check=_int64_range,
+        source="docs/operators.md at 8.5-GA and 10.1-GA"),
+    Rule(id="int64-range", versions="<10", severity="error", check=_int64_range,
         why="int64 is narrowed to int32: these numbers are clamped",
         fix="keep integers within int32",
-        source="onnx2trt_utils.cpp:388 at 8.5-GA",
-    ),
-    Rule(
-        id="int64-boundary", versions="<10", severity="warning", check=_int64_ends,
+        source="onnx2trt_utils.cpp:388 at 8.5-GA"),
+    Rule(id="int64-boundary", versions="<10", severity="warning", check=_int64_ends,
         why="the engine has int32 there, and from TensorRT 10 on int64",
         fix="cast it to int32 in the model",
-        source="onnx2trt_utils.cpp:361 at 8.5-GA",
-    ),
-    Rule(
-        id="free-size", versions="", severity="warning", check=_free_sizes,
+        source="onnx2trt_utils.cpp:361 at 8.5-GA"),
+    Rule(id="free-size", versions="", severity="warning", check=_free_sizes,
         why="only the batch is free in the profiles that are written here",
         fix="export with a fixed size",
-        source="TensorRT's IOptimizationProfile: every free size needs a range",
-    ),
-    Rule(
-        id="batchnorm", versions="", severity="warning", check=_batchnorms,
+        source="TensorRT's IOptimizationProfile: every free size needs a range"),
+    Rule(id="batchnorm", versions="", severity="warning", check=_batchnorms,
         why="one that no convolution takes in is computed in floats, between Q and DQ",
         fix="fold it at the export, where it follows a convolution",
-        source="TensorRT documentation, explicit quantization",
-    ),
-    Rule(
-        id="resize-mode", versions="", severity="error", check=_resizes,
+        source="TensorRT documentation, explicit quantization"),
+    Rule(id="resize-mode", versions="", severity="error", check=_resizes,
         why="it is refused or, as an attribute that is not known, passed over",
         fix="use another mode",
-        source="docs/operators.md at 8.5-GA and 10.1-GA",
-    ),
-    Rule(
-        id="resize-cubic", versions="", severity="warning", check=_cubic,
+        source="docs/operators.md at 8.5-GA and 10.1-GA"),
+    Rule(id="resize-cubic", versions="", severity="warning", check=_cubic,
         why="there is an importer, but the documentation names nearest and linear alone",
         fix="compare the engine with the reference",
-        source="docs/operators.md and builtin_op_importers.cpp:3712 at 8.5-GA",
-    ),
-    Rule(
-        id="pool-indices", versions="", severity="error", check=_pool_indices,
+        source="docs/operators.md and builtin_op_importers.cpp:3712 at 8.5-GA"),
+    Rule(id="pool-indices", versions="", severity="error", check=_pool_indices,
         why="MaxPool's indices are not supported",
         fix="export without them",
-        source="docs/operators.md at 8.5-GA and 10.1-GA",
-    ),
-    Rule(
-        id="pool-dilations", versions="", severity="error", check=_pool_dilations,
+        source="docs/operators.md at 8.5-GA and 10.1-GA"),
+    Rule(id="pool-dilations", versions="", severity="error", check=_pool_dilations,
         why="pools with dilations are not supported",
         fix="write the pool without them",
-        source="onnx2trt_utils.cpp:1662 at 8.5-GA; docs/operators.md at 10.1-GA",
-    ),
-    Rule(
-        id="external-data", versions="", severity="warning", check=_external,
+        source="onnx2trt_utils.cpp:1662 at 8.5-GA; docs/operators.md at 10.1-GA"),
+    Rule(id="external-data", versions="", severity="warning", check=_external,
         why="the parser finds it only if it is given the file's path, not its bytes",
         fix="keep the files together and parse by path",
-        source="NvOnnxParser.h: parseFromFile",
-    ),
-    Rule(
-        id="node-names", versions="", severity="warning", check=_names,
+        source="NvOnnxParser.h: parseFromFile"),
+    Rule(id="node-names", versions="", severity="warning", check=_names,
         why="a layer that has to stay in FP32 is found by its name",
         fix="name every node once",
-        source="INetworkDefinition: layers are set and inspected by name",
-    ),
+        source="INetworkDefinition: layers are set and inspected by name"),
 )
 # fmt: on

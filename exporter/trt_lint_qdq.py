@@ -150,6 +150,13 @@ def _transposed(model: ir.Model, parser: Parser) -> Hits:
             yield label(node), "ConvTranspose in INT8"
 
 
+def _wide(model: ir.Model, parser: Parser) -> Hits:
+    quantized = next(of_type(model, "DequantizeLinear"), None)
+    values = (value for node in model.graph.all_nodes() for value in node.outputs)
+    if quantized is not None and not any(_type(value) == "FLOAT16" for value in values):
+        yield "model", "INT8 with float32"
+
+
 def _concats(model: ir.Model, parser: Parser) -> Hits:
     for node in of_type(model, "Concat"):
         made = [_made_by(value, "DequantizeLinear") for value in node.inputs]
@@ -175,125 +182,89 @@ def _activations(model: ir.Model, parser: Parser) -> Hits:
 
 # fmt: off
 QDQ_RULES = (
-    Rule(
-        id="zero-point-missing", versions="<10", severity="error", check=_missing,
+    Rule(id="zero-point-missing", versions="<10", severity="error", check=_missing,
         why="the parser wants all three inputs",
         fix="give a zero point of INT8 zeros",
-        source="QuantDequantLinearHelper, builtin_op_importers.cpp:1184 at 8.5-GA",
-    ),
-    Rule(
-        id="zero-point-default", versions=">=10", severity="error", check=_default,
+        source="QuantDequantLinearHelper, builtin_op_importers.cpp:1184 at 8.5-GA"),
+    Rule(id="zero-point-default", versions=">=10", severity="error", check=_default,
         why="without one ONNX means UINT8, and the parser takes INT8",
         fix="give a zero point of INT8 zeros",
-        source="onnxOpImporters.cpp:1346 at 10.1-GA",
-    ),
-    Rule(
-        id="zero-point-type", versions="", severity="error", check=_unsigned,
+        source="onnxOpImporters.cpp:1346 at 10.1-GA"),
+    Rule(id="zero-point-type", versions="", severity="error", check=_unsigned,
         why="8.x refuses UINT8, and 10 computes in INT8 instead",
         fix="quantize activations to INT8, symmetric",
-        source="builtin_op_importers.cpp:1184 at 8.5-GA; onnxOpImporters.cpp:1346 at 10.1-GA",
-    ),
-    Rule(
-        id="zero-point-value", versions="", severity="error", check=_shifted,
+        source="builtin_op_importers.cpp:1184 at 8.5-GA; onnxOpImporters.cpp:1346 at 10.1-GA"),
+    Rule(id="zero-point-value", versions="", severity="error", check=_shifted,
         why="TensorRT quantizes symmetrically alone: a zero point is 0",
         fix="calibrate with symmetric INT8",
-        source="builtin_op_importers.cpp:1184 at 8.5-GA; onnxOpImporters.cpp:1346 at 10.1-GA",
-    ),
-    Rule(
-        id="zero-point-size", versions="", severity="error", check=_sizes,
+        source="builtin_op_importers.cpp:1184 at 8.5-GA; onnxOpImporters.cpp:1346 at 10.1-GA"),
+    Rule(id="zero-point-size", versions="", severity="error", check=_sizes,
         why="scale and zero point need the same number of elements",
         fix="give a zero for every scale",
-        source="builtin_op_importers.cpp:1184 at 8.5-GA; onnxOpImporters.cpp:1346 at 10.1-GA",
-    ),
-    Rule(
-        id="scale-computed", versions="", severity="error", check=_computed,
+        source="builtin_op_importers.cpp:1184 at 8.5-GA; onnxOpImporters.cpp:1346 at 10.1-GA"),
+    Rule(id="scale-computed", versions="", severity="error", check=_computed,
         why="a scale has to be a constant",
         fix="store the scale in the file",
-        source="onnxOpImporters.cpp:1346 at 10.1-GA; TensorRT's IQuantizeLayer",
-    ),
-    Rule(
-        id="scale-value", versions="", severity="error", check=_not_positive,
+        source="onnxOpImporters.cpp:1346 at 10.1-GA; TensorRT's IQuantizeLayer"),
+    Rule(id="scale-value", versions="", severity="error", check=_not_positive,
         why="a scale has to be above 0",
         fix="calibrate again, or leave this tensor in floats",
-        source="builtin_op_importers.cpp:1184 at 8.5-GA",
-    ),
-    Rule(
-        id="scale-type", versions="<10", severity="error", check=_narrow,
+        source="builtin_op_importers.cpp:1184 at 8.5-GA"),
+    Rule(id="scale-type", versions="<10", severity="error", check=_narrow,
         why="the bytes are read as float32 whatever they are",
         fix="keep Q/DQ in float32, as the flavour qdq-portable",
-        source="builtin_op_importers.cpp:1184 at 8.5-GA",
-    ),
-    Rule(
-        id="scale-and-input", versions=">=10", severity="error", check=_mixed,
+        source="builtin_op_importers.cpp:1184 at 8.5-GA"),
+    Rule(id="scale-and-input", versions=">=10", severity="error", check=_mixed,
         why="in a strongly typed network a scale has the type of what it quantizes",
         fix="give both the same type",
-        source="TensorRT's IQuantizeLayer; onnxOpImporters.cpp:1625 at 10.1-GA",
-    ),
-    Rule(
-        id="axis-omitted", versions="", severity="error", check=_no_axis,
+        source="TensorRT's IQuantizeLayer; onnxOpImporters.cpp:1625 at 10.1-GA"),
+    Rule(id="axis-omitted", versions="", severity="error", check=_no_axis,
         why="ONNX means axis 1, the parser takes axis 0",
         fix="write the axis",
-        source="builtin_op_importers.cpp:1184 at 8.5-GA; onnxOpImporters.cpp:1346 at 10.1-GA",
-    ),
-    Rule(
-        id="activation-axis", versions="", severity="error", check=_per_channel,
+        source="builtin_op_importers.cpp:1184 at 8.5-GA; onnxOpImporters.cpp:1346 at 10.1-GA"),
+    Rule(id="activation-axis", versions="", severity="error", check=_per_channel,
         why="an activation has one scale",
         fix="quantize it per tensor",
-        source="TensorRT's IQuantizeLayer",
-    ),
-    Rule(
-        id="weight-axis", versions="", severity="error", check=_weight_axis,
+        source="TensorRT's IQuantizeLayer"),
+    Rule(id="weight-axis", versions="", severity="error", check=_weight_axis,
         why="weights have their scales on axis 0, those of ConvTranspose on axis 1",
         fix="quantize weights by output channel",
-        source="builtin_op_importers.cpp:1184 at 8.5-GA; NVIDIA's Model-Optimizer",
-    ),
-    Rule(
-        id="weight-int8", versions="<10", severity="warning", check=_stored,
+        source="builtin_op_importers.cpp:1184 at 8.5-GA; NVIDIA's Model-Optimizer"),
+    Rule(id="weight-int8", versions="<10", severity="warning", check=_stored,
         why="8.4 refused INT8 weights before a DQ; that 8.5.3 takes them was not confirmed",
         fix="store FP32 weights and Q, as the flavour qdq-portable",
-        source="microsoft/onnxruntime#11535; messages in the 8.5.3.1 library",
-    ),
-    Rule(
-        id="int8-identity", versions="<10", severity="error", check=_identities,
+        source="microsoft/onnxruntime#11535; messages in the 8.5.3.1 library"),
+    Rule(id="int8-identity", versions="<10", severity="error", check=_identities,
         why="an INT8 constant may stand before a DQ alone",
         fix="give every Q and DQ a constant of its own",
-        source="megvii-research/Sparsebit#16",
-    ),
-    Rule(
-        id="bias-quantized", versions="", severity="error", check=_biases,
+        source="megvii-research/Sparsebit#16"),
+    Rule(id="bias-quantized", versions="", severity="error", check=_biases,
         why="a DQ takes no INT32",
         fix="leave biases in floats",
-        source="microsoft/onnxruntime#14229; TensorRT's IDequantizeLayer",
-    ),
-    Rule(
-        id="output-quantized", versions="<10", severity="error", check=_outputs,
+        source="microsoft/onnxruntime#14229; TensorRT's IDequantizeLayer"),
+    Rule(id="output-quantized", versions="<10", severity="error", check=_outputs,
         why="the builder stops at Q/DQ on an output of the network",
         fix="leave outputs in floats",
-        source="NVIDIA/TensorRT#2604",
-    ),
-    Rule(
-        id="conv-transpose", versions=">=10,<11", severity="warning", check=_transposed,
+        source="NVIDIA/TensorRT#2604"),
+    Rule(id="conv-transpose", versions=">=10,<11", severity="warning", check=_transposed,
         why="with Q after its activation alone a result was wrong in a report on 10.x",
         fix="compare the engine with the reference, or leave it in floats",
-        source="NVIDIA/TensorRT#4366",
-    ),
-    Rule(
-        id="concat-scales", versions="", severity="warning", check=_concats,
+        source="NVIDIA/TensorRT#4366"),
+    Rule(id="int8-with-fp32", versions=">=10.12", severity="warning", check=_wide,
+        why="strongly typed, what is not in INT8 is computed in FP32, since the graph says so",
+        fix="give what is between in FP16, as the flavour qdq-fp16",
+        source="TensorRT documentation, strongly typed networks"),
+    Rule(id="concat-scales", versions="", severity="warning", check=_concats,
         why="Q is moved before the Concat: each branch is quantized anew",
         fix="give all inputs and the output of a Concat one scale",
-        source="NVIDIA/TensorRT#3861; NVIDIA's Model-Optimizer",
-    ),
-    Rule(
-        id="pad-apart", versions="", severity="warning", check=_pads,
+        source="NVIDIA/TensorRT#3861; NVIDIA's Model-Optimizer"),
+    Rule(id="pad-apart", versions="", severity="warning", check=_pads,
         why="Q/DQ between Pad and Conv keep the two from becoming one kernel",
         fix="quantize before the Pad",
-        source="NVIDIA/TensorRT#2592",
-    ),
-    Rule(
-        id="activation-apart", versions="", severity="warning", check=_activations,
+        source="NVIDIA/TensorRT#2592"),
+    Rule(id="activation-apart", versions="", severity="warning", check=_activations,
         why="Q/DQ between a Conv and its activation keep the two from becoming one kernel",
         fix="quantize behind the activation",
-        source="NVIDIA's Model-Optimizer",
-    ),
+        source="NVIDIA's Model-Optimizer"),
 )
 # fmt: on

@@ -1,7 +1,7 @@
 """What the ONNX parser of each TensorRT version knows: opsets, types and operators, as a table.
 
-Operators are those of the importers in onnx/onnx-tensorrt at 8.5-GA, 8.6-GA, 10.0-GA and 10.1-GA;
-the 8.5.3.1 library names the same for 8.5. What 10.13 and 11 know in addition was not looked up.
+Operators are those of the importers in onnx/onnx-tensorrt at 8.5-GA, 8.6-GA, 10.0-GA and 10.1-GA
+(the 8.5.3.1 library names the same for 8.5), and what NVIDIA/TensorRT's CHANGELOG names since.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ Where Xor
 """
 _8_5 = frozenset(_SINCE_8_5.split())
 _8_6 = _8_5 | {"GroupNormalization", "IsInf", "LayerNormalization"}
-_10 = _8_6 | {"CastLike", "DeformConv", "Gelu", "Hardmax", "Mish"}
+_10_3 = _8_6 | {"CastLike", "DeformConv", "Gelu", "Hardmax", "Mish"}
+_10_13 = _10_3 | {"BlackmanWindow", "HammingWindow", "HannWindow", "STFT"}
+_10_16 = _10_13 | {"Attention", "RMSNormalization", "RotaryEmbedding", "TensorScatter"}
+_11 = _10_16 | {"Swish"}
 
 # DOUBLE is narrowed to FLOAT everywhere; UINT8 is for inputs and outputs, followed by a Cast.
 _TYPES_8 = frozenset({"FLOAT", "FLOAT16", "DOUBLE", "INT8", "UINT8", "INT32", "INT64", "BOOL"})
@@ -43,7 +46,8 @@ class Parser:
     """One version's parser.
 
     Attributes:
-        opset: the highest that its documentation names.
+        opset: the highest that its documentation names; from 10.6 to 10.16 that of the ONNX 1.17
+            that it holds.
         types: of tensors, by ONNX's names.
         operators: of the default domain.
     """
@@ -57,9 +61,10 @@ class Parser:
 PARSERS = (
     Parser(Version("8.5.2"), 17, _TYPES_8, _8_5),
     Parser(Version("8.6.1"), 17, _TYPES_8, _8_6),
-    Parser(Version("10.3"), 20, _TYPES_10, _10),
-    Parser(Version("10.13"), 20, _TYPES_10, _10),
-    Parser(Version("11.0"), 25, _TYPES_10, _10),
+    Parser(Version("10.3"), 20, _TYPES_10, _10_3),
+    Parser(Version("10.13"), 22, _TYPES_10, _10_13),
+    Parser(Version("10.16"), 22, _TYPES_10, _10_16),
+    Parser(Version("11.0"), 25, _TYPES_10, _11),
 )
 
 

@@ -54,6 +54,10 @@ def _concat(second: str) -> str:
     )
 
 
+_HALF = (
+    "(float16[N,2,4,4] x) => (float16[N,2,4,4] y) <float16 s = {1}, int8 z = {0}>"
+    " { q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) y = Relu (d) }"
+)
 RELU = _X + "(float[N,2,4,4] y) { y = Relu (x) }"
 _PAIR = "q = QuantizeLinear ({0}, s, z) d = DequantizeLinear (q, s, z)"
 _MEAN = "(float[N,2,1,1] y)"
@@ -179,8 +183,7 @@ ROWS: dict[str, Row] = {
     "scale-type": (
         "8.5.2",
         19,
-        "(float16[N,2,4,4] x) => (float16[N,2,4,4] y) <float16 s = {1}, int8 z = {0}>"
-        " { q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) y = Relu (d) }",
+        _HALF,
         _qdq(),
     ),
     "scale-and-input": (
@@ -231,6 +234,12 @@ ROWS: dict[str, Row] = {
         f"{_X}(float[N,2,4,4] y) <{_W1}, {_SCALED}>"
         f" {{ {_PAIR.format('x')} y = ConvTranspose (d, w) }}",
         f"{_X}(float[N,2,4,4] y) <{_W1}, {_SCALED}> {{ {_PAIR.format('x')} y = Conv (d, w) }}",
+    ),
+    "int8-with-fp32": (
+        "11.0",
+        19,
+        _qdq(),
+        _HALF,
     ),
     "concat-scales": ("8.5.2", 17, _concat("t"), _concat("s")),
     "pad-apart": (

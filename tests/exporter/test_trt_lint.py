@@ -5,7 +5,9 @@ The rules are checked against what they were read from, not against TensorRT: no
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from onnx import numpy_helper, parser
 
 from convexport.exporter.targets import TARGETS
 from convexport.exporter.trt_lint import RULES, Finding, lint
-from convexport.exporter.trt_parsers import PARSERS, Parser, parsers_of
+from convexport.exporter.trt_parsers import PARSERS, parsers_of
 
 from .lint_models import BY_HAND, PASSES_IN, RELU, ROWS
 
@@ -87,6 +89,23 @@ def test_weights_in_another_file(tmp_path: Path) -> None:
         assert {each.rule for each in found} == expected
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(float[N,2,4,4] x) => (float[N,9] y) <int64[2] s = {0,-1}> { y = Reshape (x, s) }",
+        "(float[2,2] x, bool c) => (float y) { y = If (c) <"
+        "then_branch = t () => (float u) { u = ReduceMean<keepdims = 0> (x) },"
+        "else_branch = e () => (float v) { v = ReduceMax<keepdims = 0> (x) }> }",
+    ],
+)
+def test_odd_graphs_are_looked_at_without_noise(
+    text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Shapes that contradict each other, and graphs within nodes."""
+    assert ids(parsed(text, 17), "8.5.2") <= {"node-names"}
+    assert not caplog.records
+
+
 def test_rules_are_complete() -> None:
     for rule in RULES.values():
         assert rule.why and rule.fix and rule.source and rule.severity in ("error", "warning")
@@ -98,15 +117,13 @@ def test_rules_are_complete() -> None:
     [
         ("jetson-jp5", ["8.5.2"]),
         ("jetson-jp6", ["10.3"]),
-        ("jetson-jp7", ["10.13", "11.0"]),
-        ("tensorrt", ["8.5.2", "8.6.1", "10.3", "10.13", "11.0"]),
+        ("jetson-jp7", ["10.13", "10.16", "11.0"]),
+        ("tensorrt", ["8.5.2", "8.6.1", "10.3", "10.13", "10.16", "11.0"]),
     ],
 )
 def test_a_target_is_asked_for_all_versions_that_it_may_have(
     monkeypatch: pytest.MonkeyPatch, target: str, versions: list[str]
 ) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert [str(row.version) for row in parsers_of(TARGETS[target])] == versions
 
@@ -115,9 +132,6 @@ def test_a_target_is_asked_for_all_versions_that_it_may_have(
 def test_the_version_that_is_here_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, found: str, row: str
 ) -> None:
-    import sys
-    from types import SimpleNamespace
-
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__=found))
     assert [str(each.version) for each in parsers_of(TARGETS["tensorrt"])] == [row]
 
@@ -125,10 +139,26 @@ def test_the_version_that_is_here_is_asked_for(
 def test_the_table_of_operators_is_onnxs_own() -> None:
     """A name with a typing error would refuse what is supported."""
     known = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
-    row: Parser
     for row in PARSERS:
         assert row.operators <= known
     assert len(PARSERS[0].operators) == 136 + 3, "what the library says, and three by hand"
+
+
+@pytest.mark.parametrize(
+    ("operator", "place", "versions"),
+    [
+        ("Slice", "x, b, b, a", ["8.5.2", "8.6.1"]),
+        ("ReduceMean", "x, a", [str(row.version) for row in PARSERS]),
+    ],
+)
+def test_axes_that_are_computed(operator: str, place: str, versions: list[str]) -> None:
+    """Slice takes them from 10.3 on, ReduceMean never."""
+    text = (
+        "(float[N,2,4,4] x, int64[1] a) => (float[N,c,h,w] y) <int64[1] b = {1}>"
+        f" {{ y = {operator} ({place}) }}"
+    )
+    found = lint(ir.from_proto(parsed(text, 18)), PARSERS)
+    assert [list(each.versions) for each in found if each.rule == "computed-axes"] == [versions]
 
 
 @pytest.fixture
