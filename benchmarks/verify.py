@@ -19,6 +19,7 @@ from convexport.runtime.bundle import Manifest
 from convexport.runtime.crops import CENTRE, find
 from convexport.runtime.engine import Engine, load
 from convexport.runtime.errors import GateError, InputError, UsageError
+from convexport.runtime.ort_session import OrtSession
 from convexport.runtime.sessions import Session, open_session
 
 # How far the largest logit may move. INT8 and BF16 have no such limit: their gate is signal
@@ -103,7 +104,7 @@ def verify(
     reference = _reference(bundle, engine.manifest)
     expected, actual = _logits(engine, reference, images, progress)
     parity = compare(expected, actual)
-    _require(parity, engine.manifest.precision)
+    require_faithful(parity, "the bundle's model", engine.manifest.precision)
     if protocol != CENTRE:
         expected, actual = _averaged(engine, reference, images, protocol, progress)
     accuracy, top1, top5 = _accuracies(expected, actual, labels)
@@ -124,14 +125,21 @@ def verify(
 
 def _reference(bundle: Path, manifest: Manifest) -> Session:
     path = bundle / manifest.reference
+    if manifest.runtime == "tensorrt":  # there is no engine of it
+        return OrtSession(path)
     return open_session(path, runtime=manifest.runtime, provider=manifest.provider)
 
 
-def _require(parity: Parity, precision: str) -> None:
+def require_faithful(parity: Parity, stage: str, precision: str) -> None:
+    """Hold an artefact to what its precision is held to: a share of the largest logit, or noise.
+
+    Raises:
+        GateError: E0561 to E0563, as ``require_parity``; E0564, as ``require_signal``.
+    """
     if precision in LIMITS:
-        require_parity(parity, "the bundle's model", LIMITS[precision])
+        require_parity(parity, stage, LIMITS[precision])
     else:
-        require_signal(parity, "the bundle's model", precision)
+        require_signal(parity, stage, precision)
 
 
 def require_signal(parity: Parity, stage: str, precision: str = "int8") -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from convexport.exporter.trt_request import taken, trt_options
 from convexport.runtime.errors import UsageError
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print data alone, as JSON.")
@@ -19,13 +20,10 @@ BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 
 def shape(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     """``3x224x224`` → (3, 224, 224)."""
-    if value is None:
-        return None
-    try:
-        channels, height, width = (int(part) for part in value.lower().split("x"))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not of the form 3x224x224") from None
-    return channels, height, width
+    parts = [] if value is None else value.lower().split("x")
+    if value is not None and (len(parts) != 3 or not all(part.isdecimal() for part in parts)):
+        raise click.BadParameter(f"{value!r} is not of the form 3x224x224")
+    return tuple(int(part) for part in parts) or None
 
 
 def share(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -86,6 +84,7 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--input-shape", metavar="CxHxW", callback=shape, help="Other than the net's own.")
 @click.option("--preprocess", type=click.Path(path_type=Path), help="JSON, for a net of your own.")
 @click.option("--labels", type=click.Path(path_type=Path), help="Text file, one label a line.")
+@trt_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's directory.")
 @click.option("--force", is_flag=True, help="Replace the bundle that stands there.")
 @click.option("--offline", is_flag=True, help="Open no connection.")
@@ -258,6 +257,7 @@ def _build_options(*, precision: Any, cache_dir: Path | None, **rest: Any) -> An
     return BuildOptions(
         precision=precision,
         method=Method(**method),
+        tensorrt=taken(rest),
         **_given(
             cache_dir=cache_dir,
             repair=repair,

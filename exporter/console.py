@@ -155,11 +155,10 @@ def _method(choice: Mapping[str, Any]) -> str:
 
 def target_line(parity: Mapping[str, Any]) -> str:
     """What a target's own runtime made of the graphs."""
-    fp32, artefact = fidelity(parity["fp32"]), parity["artefact"]
-    text = f"{parity['runtime']}: FP32 {fp32}"
-    if artefact:
-        text += f"; {parity['precision'].upper()} {fidelity(artefact)}"
-    return f"{text}; within the budget" if parity.get("budget") else text
+    found = {"fp32": parity["fp32"], parity["precision"]: parity["artefact"] or parity["fp32"]}
+    compared = [f"{name.upper()} {fidelity(each)}" for name, each in found.items() if each]
+    within = ["within the budget"] if parity.get("budget") else []
+    return f"{parity['runtime']}: {'; '.join([*compared, *within])}"
 
 
 def fidelity(parity: Mapping[str, Any]) -> str:

@@ -2,50 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from convexport.exporter.flavours import flavour_of
-from convexport.exporter.targets import Target
-from convexport.runtime.errors import UnsupportedError
+from convexport.exporter.bundle_writer import write_bundle
+from convexport.exporter.device_bundle import SCRIPT, device_facts
+from convexport.exporter.flavours import flavour_of, versions_of
+from convexport.exporter.measure import Entrant
+from convexport.exporter.options import BuildOptions
+from convexport.exporter.results import BuildResult, Made
+from convexport.exporter.targets import TENSORRT_GRAPHS, Target
+from convexport.exporter.trt_request import TrtRequest
+from convexport.runtime.sessions import require_runtime
+from convexport.runtime.trt_config import TrtOptions
 
 if TYPE_CHECKING:
     from convexport.exporter.pipeline import Build
-    from convexport.exporter.results import BuildResult, Made
 
 
-def require_delivery(target: Target) -> None:
-    """Refuse a target whose build could not be finished, before the work is done.
+def require_delivery(target: Target, options: BuildOptions) -> None:
+    """Refuse what could not be finished, before the work is done.
 
     Raises:
-        MachineError: E0401, TensorRT is not on this machine, where it is needed.
-        UnsupportedError: E0690, its version is not known; E0692, no engine can be built yet.
+        MachineError: E0401 or E0404, TensorRT or a GPU is not on this machine, where it is needed.
+        UnsupportedError: E0690, its version is not known.
+        UsageError: E0204, what is asked of the engine makes no sense.
     """
-    flavour_of(target)
-    raise _nothing_builds(target)
+    if not target.device:
+        require_runtime(target.runtime, target.provider)
+    _options(options, target, options.precision or "fp32", ())
 
 
 def deliver(build: Build, made: Made, output: Path, key: str) -> BuildResult:
     """From the ONNX of a TensorRT target to what is handed over.
 
     Args:
-        made: its entrant's model is the ONNX; ``made.facts["flavour"]`` says which flavour it is,
-            whether it is typed, and which layers an FP16 engine has to hold to FP32.
+        made: its entrant's model is the ONNX; ``made.facts["flavour"]`` says which layers an FP16
+            engine has to hold to FP32.
         output: where the bundle goes.
         key: the hash of everything that was asked for.
 
     Raises:
-        UnsupportedError: E0692, as ``require_delivery``.
+        ConvexportError: as ``runtime.trt_child.build_engine``; what the engine gives is not near
+            enough to the reference.
     """
-    raise _nothing_builds(build.target)
-
-
-def _nothing_builds(target: Target) -> UnsupportedError:
-    return UnsupportedError(
-        "E0692",
-        f"no build ends at the target {target.name} yet",
-        why="its ONNX can be written and checked, but there is nothing yet that makes "
-        "an engine of it, here or on a device",
-        hint=f"convexport inspect model.onnx --target {target.name} says what TensorRT "
-        "would make of a file",
+    held = tuple(made.facts["flavour"]["fp32_layers"])
+    options = _options(build.options, build.target, build.precision, held)
+    onnx, engine = made.entrant.model, None
+    if build.target.device:
+        board = build.target.device.partition(":")[0]
+        build.events.note(
+            f"no engine is built here: copy the bundle to {board}, run {SCRIPT} there"
+        )
+    else:
+        made, engine = _with_engine(build, made, options)
+    parts = build.parts(replace(made, entrant=replace(made.entrant, model=onnx)), key)
+    facts = {**parts.facts, **device_facts(options, versions_of(build.target))}
+    parts = replace(parts, engine=engine, facts=facts)
+    manifest = write_bundle(
+        output, parts, build.source, build.target, build.precision, TENSORRT_GRAPHS
     )
+    return BuildResult(output, manifest, parts.report, made.done)
+
+
+def _with_engine(build: Build, made: Made, options: TrtOptions) -> tuple[Made, Path]:
+    """The same with an engine of this machine, compared with the reference and measured."""
+    from convexport.exporter.trt_build import PLAN, engine_inputs, engine_stage
+
+    onnx, reference = made.entrant.model, made.done[0]
+
+    def produce(out: Path) -> Mapping[str, Any]:
+        asked = build.options
+        return engine_stage(onnx, options, asked.cache_dir, out, lock_timeout=asked.lock_timeout)
+
+    engine = build.stage("engine", engine_inputs(onnx, options), produce)
+    entrant = Entrant(engine.directory / PLAN, build.target, build.precision)
+    checked = build.check(entrant, made.fp32, reference, alone=True)
+    graph = [each for each in made.done if each.name != "accuracy"]  # the engine's own replaces it
+    made = Made((*graph, engine, *checked), entrant, made.fp32)
+    if build.options.bench_seconds:
+        made = build.latency({build.precision: entrant}, made)
+    return made, engine.directory
+
+
+def _options(
+    options: BuildOptions, target: Target, precision: str, held: tuple[str, ...]
+) -> TrtOptions:
+    asked = options.tensorrt or TrtRequest()
+    return asked.options(precision, typed=flavour_of(target).typed, fp32_layers=held)

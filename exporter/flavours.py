@@ -57,6 +57,13 @@ def flavour_of(target: Target) -> Flavour:
     return FLAVOURS["qdq-fp16" if typed else "qdq-portable"]
 
 
+def versions_of(target: Target) -> str:
+    """Which versions of TensorRT read the flavour that is written, as a specifier."""
+    if target.flavour:
+        return target.tensorrt
+    return f"{target.tensorrt},{'>=' if flavour_of(target).typed else '<'}{_TYPED_SINCE}"
+
+
 def found_version(target: Target) -> Version:
     """The version of the TensorRT on this machine.
 

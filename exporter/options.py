@@ -11,6 +11,7 @@ import platformdirs
 
 from convexport.benchmarks.parity import PARITY_IMAGES
 from convexport.calibration.thresholds import Method
+from convexport.exporter.trt_request import TrtRequest
 from convexport.runtime.errors import UsageError, did_you_mean
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
@@ -54,6 +55,7 @@ class BuildOptions:
         offline: open no connection.
         bench_seconds: how long latency is measured; 0 leaves it not measured.
         lock_timeout: seconds to wait for another build of the same.
+        tensorrt: what is asked of an engine; for targets with TensorRT.
     """
 
     precision: Precision | None = None
@@ -77,6 +79,7 @@ class BuildOptions:
     bench_seconds: float = 10.0
     cache_dir: Path = field(default_factory=default_cache)
     lock_timeout: float = 600.0
+    tensorrt: TrtRequest | None = None
 
     def __post_init__(self) -> None:
         _positive("--parity-images", self.parity_images)
@@ -87,6 +90,8 @@ class BuildOptions:
             raise _senseless("--bench-seconds", self.bench_seconds)
         if self.max_drop is not None and not 0 < self.max_drop < 1:
             raise _senseless("--max-drop", self.max_drop, "a share such as 0.5%")
+        if self.tensorrt is not None and not self.target.startswith(("tensorrt", "jetson")):
+            raise _only("what is asked of an engine, such as --batch,", "a target with TensorRT")
         if self.keep_fp32 and self.precision != "fp16":
             raise _only("--keep-fp32", "--fp16")
         quantizes = self.precision == "int8" or (self.precision is None and self.target == "auto")

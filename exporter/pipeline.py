@@ -74,7 +74,7 @@ def build(
     target, precision = find_target(options.target), options.precision or "fp32"
     require_precision(target, precision)
     if target.tensorrt:
-        require_delivery(target)
+        require_delivery(target, options)
     else:
         require_runtime(target.runtime, target.provider)
     source = find_source(model, options, events.note)
@@ -84,6 +84,7 @@ def build(
     output = options.output or Path(f"{source.name}-{precision}-{target.name}")
     request = common_request(source, images, options)
     request.update(target=asdict(target), precision=precision, runtime=version_of(target.runtime))
+    request.update(tensorrt=options.tensorrt and asdict(options.tensorrt))
     key = stage_key("bundle", request)
     manifest = existing_bundle(output, key, force=options.force)
     if manifest is not None:
@@ -138,7 +139,7 @@ class Build:
         if self.target.tensorrt:
             done.append(flavoured(self, model, fp32, done[-1], reference))
             entrant = replace(entrant, model=done[-1].directory / FLAVOURED, target=TENSORRT_GRAPHS)
-        done += self._check(entrant, fp32, reference)
+        done += self.check(entrant, fp32, reference)
         return Made(tuple(done), entrant, fp32)
 
     def latency(self, entrants: Mapping[str, Entrant], made: Made) -> Made:
@@ -157,20 +158,25 @@ class Build:
 
     def write(self, made: Made, output: Path, key: str, **more: Any) -> BuildResult:
         """The bundle; ``more`` goes into its report."""
-        facts, model = made.facts, made.entrant.model
+        parts = self.parts(made, key, **more)
+        manifest = write_bundle(output, parts, self.source, self.target, self.precision)
+        return BuildResult(output, manifest, parts.report, made.done)
+
+    def parts(self, made: Made, key: str, **more: Any) -> Parts:
+        """What a bundle is made of; ``more`` goes into its report."""
+        facts = made.facts
+        narrow = [each.directory for each in made.done if each.name in ("quantize", "half")]
         notes = [*self.source.notes, *self.images.notes]
         notes += [note for result in made.done for note in notes_of(result)]
-        parts = Parts(
-            model=model,
+        return Parts(
+            model=made.entrant.model,
             reference=made.fp32,
-            calibration=None if model is made.fp32 else model.parent / CALIBRATION,
+            calibration=narrow[0] / CALIBRATION if narrow else None,
             sample=np.load(made.done[0].directory / "parity_inputs.npy", mmap_mode="r")[0],
             facts=manifest_facts(facts, notes),
             report={**report_of(facts, made.done, self.source, notes), **more},
             build_key=key,
         )
-        manifest = write_bundle(output, parts, self.source, self.target, self.precision)
-        return BuildResult(output, manifest, parts.report, made.done)
 
     def _reference(self) -> StageResult:
         def produce(out: Path) -> Mapping[str, Any]:
@@ -218,14 +224,22 @@ class Build:
 
         return self.stage("simplify", {"from": exported.key}, produce)
 
-    def _check(self, entrant: Entrant, fp32: Path, reference: StageResult) -> Iterator[StageResult]:
+    def check(
+        self, entrant: Entrant, fp32: Path, reference: StageResult, *, alone: bool = False
+    ) -> Iterator[StageResult]:
+        """The artefact as its own target runs it: against the reference, then against labels.
+
+        Args:
+            alone: the target runs nothing else; the FP32 graph only says what a budget counts.
+        """
         drop = self.options.max_drop if entrant.precision == "int8" else None
 
         def target(out: Path) -> Mapping[str, Any]:
             from convexport.exporter.target_stage import target_stage
 
             budget = (drop, loss(self, fp32, reference.directory)) if drop else None
-            return target_stage(entrant, fp32, reference.directory, budget)
+            plain = None if alone else fp32
+            return target_stage(entrant, plain, reference.directory, budget)
 
         def accuracy(out: Path) -> Mapping[str, Any]:
             return measure.accuracy_stage(entrant, reference.directory)

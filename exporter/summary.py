@@ -12,10 +12,12 @@ from convexport.benchmarks.compare_bundles import Comparison
 from convexport.benchmarks.protocols import TopError
 from convexport.benchmarks.verify import Verification
 from convexport.exporter.console import fidelity, line, milliseconds, table, target_line
+from convexport.exporter.device_bundle import SCRIPT
 from convexport.exporter.results import BuildResult
 from convexport.exporter.zoo_source import RANDOM_WEIGHTS
 from convexport.runtime.bundle import Manifest
 from convexport.runtime.crops import find
+from convexport.runtime.trt_plan import ENGINE
 
 
 def as_json(result: BuildResult) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def as_json(result: BuildResult) -> dict[str, Any]:
 
 
 def as_text(result: BuildResult) -> Any:
-    """A build's figures and the three commands to run next."""
+    """A build's figures and the commands to run next."""
     parts: list[Any] = []
     if result.manifest.random_weights:
         parts.append(line(RANDOM_WEIGHTS, style="bold red"))
@@ -46,12 +48,19 @@ def as_text(result: BuildResult) -> Any:
         parts.append(line("unchanged: the bundle stands there already, intact"))
     total = sum(stage.seconds for stage in result.stages)
     parts.append(line(f"\n{result.bundle}  ({total:.1f} s)" if total else f"\n{result.bundle}"))
-    parts += [
-        line(f"  convexport run {shlex.quote(str(result.bundle))} IMAGE...", style="dim"),
-        line(f"  convexport bench {shlex.quote(str(result.bundle))}", style="dim"),
-        line(f"  convexport verify {shlex.quote(str(result.bundle))} --data DIR", style="dim"),
-    ]
-    return Group(*parts)
+    return Group(*parts, *(line(f"  {each}", style="dim") for each in _next(result)))
+
+
+def _next(result: BuildResult) -> tuple[str, ...]:
+    """What a user will want to do with the bundle."""
+    bundle = shlex.quote(str(result.bundle))
+    if "tensorrt" in result.manifest.data and not (result.bundle / ENGINE).is_file():
+        return (f"on the device, once {bundle} is there: python3 {bundle}/{SCRIPT}",)
+    return (
+        f"convexport run {bundle} IMAGE...",
+        f"convexport bench {bundle}",
+        f"convexport verify {bundle} --data DIR",
+    )
 
 
 def comparison_text(result: Comparison) -> Any:
@@ -73,7 +82,7 @@ def verification_text(result: Verification) -> Any:
     if result.accuracy is None:
         lines.append("accuracy: not measured (--data DIR with a folder a class)")
     else:
-        images = f"{result.accuracy_set}, {_crops(result.protocol)}"
+        images = f"on {result.accuracy_set}, {_crops(result.protocol)}"
         lines.append(_accuracy(result.accuracy.to_dict(), images))
         errors = {"top-1": result.top1_error, "top-5": result.top5_error}
         lines += [_error(name, error) for name, error in errors.items() if error]
@@ -159,10 +168,15 @@ def _fidelity(report: Mapping[str, Any]) -> list[Any]:
         lines.append(f"INT8 against the same: {_parity(parity['quantize'])}")
     if "half" in parity:
         lines.append(f"FP16 against the same: {_parity(parity['half'])}")
+    where = "on "
+    if "flavour" in parity:
+        lines.append(f"the file for TensorRT, in ONNX Runtime: {_parity(parity['flavour'])}")
+        where = "on " if "target" in parity else "of that file, and of no engine, on "
     if "target" in parity:
         lines.append(f"on the target, {target_line(parity['target'])}")
     if report["accuracy"] != "not measured":
-        lines.append(_accuracy(report["accuracy"], parity["reference"]["evaluation"]["set"]))
+        images = f"{where}{parity['reference']['evaluation']['set']}"
+        lines.append(_accuracy(report["accuracy"], images))
     else:
         lines.append("accuracy: not measured (no labelled images of the net's own task)")
     return [line(each) for each in lines]
@@ -191,7 +205,7 @@ def _error(name: str, error: TopError) -> str:
 def _accuracy(accuracy: Mapping[str, Any], images: str) -> str:
     before, after = accuracy["reference"], accuracy["actual"]
     text = (
-        f"top-1 on {images}: reference {before['share']:.2%}, "
+        f"top-1 {images}: reference {before['share']:.2%}, "
         f"this {after['share']:.2%}; drop {accuracy['drop_pp']:+.2f} points, "
         f"95 % interval {accuracy['low_pp']:+.2f} to {accuracy['high_pp']:+.2f}"
     )

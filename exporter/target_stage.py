@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convexport.benchmarks.verify import require_signal
+from convexport.benchmarks.verify import require_faithful
 from convexport.exporter.budget import Loss, require_within
 from convexport.exporter.measure import Entrant
 from convexport.exporter.stages import Facts, compare_with_reference, fp32_parity
@@ -12,11 +12,12 @@ from convexport.runtime.errors import InputError, UnsupportedError
 
 
 def target_stage(
-    entrant: Entrant, fp32: Path, reference: Path, budget: tuple[float, Loss] | None = None
+    entrant: Entrant, fp32: Path | None, reference: Path, budget: tuple[float, Loss] | None = None
 ) -> Facts:
     """Compare the FP32 graph and the artefact with the reference, both run by the target.
 
     Args:
+        fp32: None where the target runs nothing but the artefact, such as an engine.
         budget: the largest drop, and what it is counted in.
 
     Raises:
@@ -25,8 +26,10 @@ def target_stage(
         GateError: E0586, the budget does not hold there.
     """
     target, precision = entrant.target, entrant.precision
+    if fp32 is None and precision == "fp32":
+        fp32 = entrant.model
     try:
-        runtime = target.open(fp32).runtime
+        runtime = (target.open(fp32) if fp32 else entrant.open()).runtime
     except InputError as error:
         raise UnsupportedError(
             "E0686", f"{error.what} for the target {target.name}", why=error.why
@@ -34,13 +37,13 @@ def target_stage(
     parity: Facts = {
         "runtime": runtime,
         "precision": precision,
-        "fp32": fp32_parity(fp32, reference, target, f"fp32 on {target.name}"),
+        "fp32": fp32 and fp32_parity(fp32, reference, target, f"fp32 on {target.name}"),
         "artefact": None,
         "budget": None,
     }
     if precision != "fp32":
         found = compare_with_reference(entrant.model, reference, target, precision)
-        require_signal(found, f"{precision} on {target.name}", precision)
+        require_faithful(found, f"{precision} on {target.name}", precision)
         parity["artefact"] = found.to_dict()
     if budget is not None:
         parity["budget"] = require_within(budget[0], entrant, budget[1])

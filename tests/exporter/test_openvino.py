@@ -107,7 +107,7 @@ def test_a_budget_is_counted_again_where_the_net_runs(
 
     monkeypatch.setattr(openvino_session.OpenvinoSession, "__init__", remember)
     monkeypatch.setattr(openvino_session.OpenvinoSession, "run", worse)
-    monkeypatch.setattr(target_stage, "require_signal", lambda *_: None)
+    monkeypatch.setattr(target_stage, "require_faithful", lambda *_: None)
     loses = refused(5, "E0586", *request, "--max-drop", "3.5%", "-o", "worse")
     assert "openvino" in loses.err and not (home / "worse").exists()
 

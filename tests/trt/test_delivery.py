@@ -1,0 +1,113 @@
+"""A build for TensorRT from end to end: a device's bundle, and an engine by the double."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper, parser
+
+import convexport
+from convexport.exporter import summary
+from convexport.exporter.console import console
+from convexport.exporter.options import BuildOptions
+from convexport.exporter.pipeline import build
+from convexport.exporter.trt_request import TrtRequest
+from convexport.runtime.errors import MachineError, UsageError
+
+from .conftest import WEIGHTS, Says, logits
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    """What the double computes, as an ONNX file of a user's own."""
+    model = parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        net (float[batch, 1, 2, 2] input) => (float[batch, 3] logits) {
+            flat = Flatten<axis = 1> (input)
+            logits = Gemm<transB = 1> (flat, w)
+        }""")
+    model.graph.initializer.append(numpy_helper.from_array(WEIGHTS, "w"))
+    onnx.save(model, tmp_path / "tiny.onnx")
+    return tmp_path / "tiny.onnx"
+
+
+def options(tmp_path: Path, target: str, **more: Any) -> BuildOptions:
+    return BuildOptions(
+        target=target,
+        output=tmp_path / "bundle",
+        offline=True,
+        bench_seconds=0,
+        cache_dir=tmp_path / "cache",
+        **more,
+    )
+
+
+def shown(result: Any) -> str:
+    terminal = console()
+    with terminal.capture() as captured:
+        terminal.print(summary.as_text(result))
+    return captured.get()
+
+
+@pytest.mark.parametrize("version", ["8.5", "10.16"])
+def test_on_a_machine_with_tensorrt_the_bundle_has_an_engine(
+    tensorrt: Says, net: Path, tmp_path: Path, version: str
+) -> None:
+    tensorrt(version)
+    asked = options(tmp_path, "tensorrt", tensorrt=TrtRequest(batch=(1, 2, 4)))
+    result = build(str(net), asked)
+    names = [stage.name for stage in result.stages]
+    assert names[-3:] == ["flavour", "engine", "target"]
+    parity = result.manifest.data["parity"]["target"]
+    assert parity["runtime"].startswith("tensorrt ") and set(parity["fp32"]["max_rel"]) >= {"all"}
+    assert result.manifest.data["tensorrt"]["options"]["batch"] == [1, 2, 4]
+    engine = convexport.load(result.bundle)
+    batch = np.linspace(-1, 1, 28, dtype=np.float32).reshape(7, 1, 2, 2)
+    np.testing.assert_allclose(engine(batch), logits(batch), 1e-6)
+    assert "convexport bench" in shown(result) and "on the target, tensorrt" in shown(result)
+    tensorrt(version, fail="say nothing is built twice")
+    assert build(str(net), asked).stages == ()
+
+
+def test_an_engine_that_computes_something_else_is_no_bundle(
+    tensorrt: Says, net: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(net)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(WEIGHTS[::-1].copy(), "w"))
+    onnx.save(model, net)
+    tensorrt("8.5")
+    with pytest.raises(convexport.ConvexportError, match="E0561"):
+        build(str(net), options(tmp_path, "tensorrt"))
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_device_builds_its_own(tensorrt: Says, net: Path, tmp_path: Path) -> None:
+    asked = options(tmp_path, "jetson-jp5", tensorrt=TrtRequest(batch=(1, 1, 2), workspace_mib=64))
+    result = build(str(net), asked)
+    assert "no engine" not in json.dumps(result.manifest.data["parity"])
+    assert "build_on_device.py" in shown(result) and "convexport bench" not in shown(result)
+    with pytest.raises(MachineError, match="E040"):
+        convexport.load(result.bundle)
+    tensorrt("8.5", layers=["a"])
+    command = [sys.executable, str(result.bundle / "build_on_device.py"), "--runs", "0"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.stdout.endswith("PASS\n"), ended.stdout + ended.stderr
+    batch = np.ones((2, 1, 2, 2), np.float32)
+    np.testing.assert_allclose(convexport.load(result.bundle)(batch), logits(batch), 1e-6)
+
+
+def test_what_cannot_be_finished_is_refused_before_the_work(net: Path, tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="E0401"):
+        build(str(net), options(tmp_path, "tensorrt"))
+    with pytest.raises(UsageError, match="E0204"):
+        build(str(net), options(tmp_path, "jetson-jp6", tensorrt=TrtRequest(batch=(4, 2, 1))))
+    with pytest.raises(UsageError, match="E0284"):
+        options(tmp_path, "cpu", tensorrt=TrtRequest())
+    assert not (tmp_path / "cache").exists()
