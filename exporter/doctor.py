@@ -132,8 +132,8 @@ def _gpu() -> Iterator[Finding]:
 
 def _targets() -> Iterator[Finding]:
     for target in TARGETS.values():
-        if target.tensorrt:
-            continue  # a build for it is refused whatever is installed
+        if target.device:
+            continue  # what is built for another machine needs nothing here
         try:
             require_runtime(target.runtime, target.provider)
         except MachineError as error:

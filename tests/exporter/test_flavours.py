@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -301,11 +302,22 @@ def test_an_unknown_board_is_answered_with_those_that_exist(refused: Callable[..
 
 
 @pytest.mark.parametrize("target", JETSONS)
-def test_a_build_that_could_not_end_does_not_begin(
-    refused: Callable[..., Any], target: str
+def test_a_build_for_a_board_ends_with_all_that_it_needs(
+    invoke: Any, quick: tuple[str, ...], home: Path, target: str
 ) -> None:
-    done = refused(6, "E0692", "build", "lenet5", "--weights", "digits", "--target", target)
-    assert "inspect" in done.err
+    request = ("build", "lenet5", "--weights", "digits", "--int8", "--target", target)
+    done = invoke(*request, "--batch", "1:4:16", *quick, "-o", "net")
+    assert done.code == 0, done.err
+    assert "no engine is built here" in done.err and "build_on_device.py" in done.out
+    assert "of that file, and of no engine" in done.out.replace("\n", " ")
+    manifest = json.loads((home / "net/manifest.json").read_text())
+    asked = manifest["tensorrt"]
+    assert asked["versions"] == TARGETS[target].tensorrt
+    assert asked["options"]["batch"] == [1, 4, 16]
+    assert asked["options"]["int8"] is not asked["options"]["typed"]
+    for name in ("build_on_device.py", "ON_DEVICE.md", "SHA256SUMS", "calibration.json"):
+        assert (home / "net" / name).is_file()
+    assert invoke("inspect", "net", "--target", target).code == 0
 
 
 def test_a_build_for_the_tensorrt_here_needs_one(
