@@ -19,7 +19,6 @@ from convexport.runtime.bundle import Manifest
 from convexport.runtime.crops import CENTRE, find
 from convexport.runtime.engine import Engine, load
 from convexport.runtime.errors import GateError, InputError, UsageError
-from convexport.runtime.ort_session import OrtSession
 from convexport.runtime.sessions import Session, open_session
 
 # How far the largest logit may move. INT8 and BF16 have no such limit: their gate is signal
@@ -111,7 +110,7 @@ def verify(
     return Verification(
         name=engine.manifest.name,
         model_sha256=engine.manifest.files[engine.manifest.model],
-        runtime=reference.runtime,
+        runtime=engine.runner.runtime,
         golden_error=golden_error,
         parity=parity,
         parity_set=images.description,
@@ -125,8 +124,8 @@ def verify(
 
 def _reference(bundle: Path, manifest: Manifest) -> Session:
     path = bundle / manifest.reference
-    if manifest.runtime == "tensorrt":  # there is no engine of it
-        return OrtSession(path)
+    if manifest.runtime == "tensorrt":  # an engine is built of the model alone
+        return open_session(path, runtime="onnxruntime", provider="CPUExecutionProvider")
     return open_session(path, runtime=manifest.runtime, provider=manifest.provider)
 
 

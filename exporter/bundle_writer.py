@@ -154,7 +154,9 @@ def write_bundle(
             write_sums(scratch)
         if parts.engine is not None:
             # In no sum: whoever builds it anew replaces it. The file beside the plan has its hash.
-            shutil.copytree(parts.engine, scratch / ENGINE.parent)
+            (scratch / ENGINE).parent.mkdir()
+            for path in parts.engine.glob(f"{ENGINE.name}*"):
+                shutil.copyfile(path, (scratch / ENGINE).with_name(path.name))
     return read_manifest(output)
 
 

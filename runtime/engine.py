@@ -20,8 +20,7 @@ from convexport.runtime.bundle import (
 from convexport.runtime.cpu import cpu_flags, integer_kernels
 from convexport.runtime.errors import GateError, InputError
 from convexport.runtime.preprocess import preprocess
-from convexport.runtime.sessions import open_session
-from convexport.runtime.specs import Runner
+from convexport.runtime.sessions import Session, open_session
 
 Classified = List[Tuple[str, float]]
 
@@ -35,7 +34,7 @@ class Engine:
         runner: the session behind it.
     """
 
-    def __init__(self, manifest: Manifest, labels: Tuple[str, ...], runner: Runner) -> None:
+    def __init__(self, manifest: Manifest, labels: Tuple[str, ...], runner: Session) -> None:
         self.manifest = manifest
         self.labels = labels
         self.runner = runner

@@ -14,6 +14,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 import convexport
+from convexport.benchmarks.verify import verify
 from convexport.exporter.bundle_writer import Parts, write_bundle
 from convexport.exporter.device_bundle import device_facts
 from convexport.exporter.source import Source
@@ -99,7 +100,12 @@ def test_an_engine_of_this_machine_travels_along(
     tensorrt("8.5", layers=LAYERS)
     (tmp_path / "stage").mkdir()
     engine_stage(parts.model, OPTIONS, tmp_path / "cache", tmp_path / "stage")
+    (tmp_path / "stage/entry.json").touch()  # the cache's own
     bundle = write(tmp_path / "bundle", replace(parts, engine=tmp_path / "stage"))
+    names = {path.name for path in (bundle / "engine").iterdir()}
+    assert names == {"model.plan", "model.plan.json", "model.plan.log"}
+    found = verify(bundle)  # with the reference, which ONNX Runtime runs
+    assert found.runtime == "tensorrt 8.5.3.1" and found.parity.max_rel < 1e-5
     batch = np.ones((8, 1, 2, 2), np.float32)
     np.testing.assert_allclose(convexport.load(bundle)(batch), logits(batch), 1e-6)
 
