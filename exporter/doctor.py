@@ -136,7 +136,7 @@ def _targets() -> Iterator[Finding]:
             continue  # what is built for another machine needs nothing here
         try:
             require_runtime(target.runtime, target.provider)
-        except MachineError as error:
+        except ConvexportError as error:
             fix = _CUDA if target.name == "cuda" else error.hint
             state: State = "problem" if target.name == "cpu" else "missing"
             yield Finding(f"target {target.name}", state, error.what, fix)
