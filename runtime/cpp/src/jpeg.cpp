@@ -122,6 +122,7 @@ const char* decode_into(Decoder& decoder, const ImageHeader& header, Image& imag
     JSAMPROW target = &image.pixels[row * info.output_scanline];
     if (jpeg_read_scanlines(&info, &target, 1) != 1) return "image file is truncated";
   }
+  jpeg_finish_decompress(&info);  // the end may be missing, but not be broken
   return nullptr;
 }
 

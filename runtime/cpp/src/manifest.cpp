@@ -18,7 +18,7 @@ constexpr std::size_t kLargest = std::size_t{64} << 20;
 constexpr std::size_t kLongestName = 255;  // bytes, of a file on Linux
 
 InputError bad(const std::string& field, const std::string& value, const std::string& expected) {
-  return InputError("E0305", "the manifest has a bad " + field + ": " + quoted(value),
+  return InputError("E0305", "the manifest has a bad " + field + ": " + quoted(shown(value)),
                     "manifest.json", "", "expected " + expected + "; build the bundle again");
 }
 

@@ -32,7 +32,7 @@ Shape shape_of(const std::string& header) {
   const std::string start = "{'descr': '<f4', 'fortran_order': False, 'shape': (";
   const std::size_t end = header.find(')');
   if (header.compare(0, start.size(), start) != 0 || end == std::string::npos) {
-    fail("it is not float32 in C order: " + header);
+    fail("it is not float32 in C order: " + header.substr(0, header.find('}') + 1));
   }
   const std::string dims = header.substr(start.size(), end - start.size());
   if (dims.find_first_not_of("0123456789, ") != std::string::npos) fail("its shape is " + dims);

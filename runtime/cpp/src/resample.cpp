@@ -1,7 +1,8 @@
 // A filter is stretched by the factor by which the image shrinks, sampled at the centres of the
-// pixels under it, made to sum to 1, and rounded to 22 bits behind the point. First the rows are
-// scaled, then the columns; in between pixels are rounded to 8 bits. The order of the operations
-// on doubles is Pillow's, since the roundings have to be.
+// pixels under it, made to sum to 1, and rounded to 22 bits behind the point. Rows are scaled
+// before columns, but, since Pillow 13, columns first where an image gets much lower; in between
+// pixels are rounded to 8 bits. The order of the operations on doubles is Pillow's too: so the
+// roundings are.
 #include "resample.hpp"
 
 #include <algorithm>
@@ -104,8 +105,11 @@ Image columns(const Image& image, std::int64_t height, bool bicubic) {
 Image resample(const Image& image, std::int64_t width, std::int64_t height, bool bicubic) {
   const bool wide = width != image.width, high = height != image.height;
   if (!wide) return high ? columns(image, height, bicubic) : image;
-  const Image scaled = rows(image, width, bicubic);
-  return high ? columns(scaled, height, bicubic) : scaled;
+  if (!high) return rows(image, width, bicubic);
+  const std::int64_t lower = image.height - height, narrower = image.width - width;
+  if (lower > 0 && lower > 2 * narrower)
+    return rows(columns(image, height, bicubic), width, bicubic);
+  return columns(rows(image, width, bicubic), height, bicubic);
 }
 
 }  // namespace convexport
