@@ -46,10 +46,11 @@ def tsan() -> Path:
     return built_or_skipped(TSAN)
 
 
-def lines_of(program: Path, *arguments: str | Path) -> list[str]:
-    """What a program of the tests says; that it ends well is asserted."""
+def lines_of(program: Path, *arguments: str | Path, folder: Path | None = None) -> list[str]:
+    """What a program of the tests says in a folder; that it ends well is asserted."""
     done = subprocess.run(
         [program, *arguments],
+        cwd=folder,
         capture_output=True,
         env={**os.environ, **SANITIZERS},
         timeout=120,

@@ -3,6 +3,7 @@
 //   probe pixels BUNDLE OUT IMAGE... a line each: "ok" or the error; float32 to OUT/0, OUT/1, ...
 //   probe run BUNDLE VALUES OUT DIM... one batch of float32, read from VALUES, to OUT
 //   probe classify BUNDLE TOP IMAGE  a line each: label, tab, probability
+//   probe defect KIND                makes one, which the sanitizers have to see
 //   probe threads BUNDLE VALUES THREADS RUNS DIM...  the same batch in many threads at a time
 #include <convexport/engine.hpp>
 
@@ -38,7 +39,7 @@ std::vector<float> read(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   const std::string bytes{std::istreambuf_iterator<char>(file), {}};
   std::vector<float> values(bytes.size() / sizeof(float));
-  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(float));
+  if (!values.empty()) std::memcpy(values.data(), bytes.data(), values.size() * sizeof(float));
   return values;
 }
 
@@ -102,6 +103,19 @@ void threads(const Words& words) {
   for (const int count : wrong) std::printf("%d\n", count);
 }
 
+void defect(const Words& words) {
+  const volatile int size = static_cast<int>(words.size());
+  std::vector<int> values(1);
+  if (words[0] == "overrun") *(values.data() + size) = size;
+  if (words[0] == "overflow") values[0] = size + 0x7fffffff;
+  if (words[0] == "race") {
+    std::thread other([&values] { ++values[0]; });
+    ++values[0];
+    other.join();
+  }
+  std::printf("%d\n", values[0]);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -113,5 +127,6 @@ int main(int count, char** arguments) {
     if (door == "run") run(words);
     if (door == "classify") classify(words);
     if (door == "threads") threads(words);
+    if (door == "defect") defect(words);
   });
 }

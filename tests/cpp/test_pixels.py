@@ -96,7 +96,7 @@ def png(header: tuple[int, ...], rows: bytes, *chunks: tuple[bytes, bytes]) -> b
 
 
 def odd_files(folder: Path) -> list[Path]:
-    """What Pillow reads but does not write: deep colours, bits, XMP, a palette that is too short."""
+    """What Pillow reads but does not write: deep colours, bits, XMP, too short a palette."""
     rng = np.random.default_rng(1)
 
     def rows(width: int, height: int) -> bytes:

@@ -52,12 +52,12 @@ class Kind:
 
     name: str
     options: Sequence[str]
-    targets: Sequence[str] = ("probe", "fuzz")
 
 
-RELEASE = Kind("release", ("-DCONVEXPORT_PROGRAMS=ON",), ("all",))
-ASAN = Kind("asan", ("-DCONVEXPORT_SANITIZE=address,undefined", "-DCONVEXPORT_PROGRAMS=OFF"))
-TSAN = Kind("tsan", ("-DCONVEXPORT_SANITIZE=thread", "-DCONVEXPORT_PROGRAMS=OFF"), ("probe",))
+_PROBED = (f"-DCONVEXPORT_TESTS={TESTS}", "-DCONVEXPORT_PROGRAMS=OFF")
+RELEASE = Kind("release", ())
+ASAN = Kind("asan", ("-DCONVEXPORT_SANITIZE=address,undefined", *_PROBED))
+TSAN = Kind("tsan", ("-DCONVEXPORT_SANITIZE=thread", *_PROBED))
 
 
 def built(kind: Kind) -> Path:
@@ -68,17 +68,17 @@ def built(kind: Kind) -> Path:
     BUILD.mkdir(parents=True, exist_ok=True)
     with FileLock(BUILD / "lock"):
         folder = BUILD / kind.name
-        options = ["-G", "Ninja", *_places(), *kind.options]
-        call("cmake", "-S", SOURCES, "-B", folder, f"-DCONVEXPORT_TESTS={TESTS}", *options)
-        call("ninja", "-C", folder, *kind.targets)
+        call("cmake", "-S", SOURCES, "-B", folder, *places(), *kind.options)
+        call("ninja", "-C", folder)
     return folder
 
 
-def _places() -> list[str]:
-    """Where things are, and flags that compile fast."""
+def places() -> list[str]:
+    """Options of cmake: where things are, and flags that compile fast."""
     packages, library = _packages(), _library()
     return [
-        f"-DCMAKE_MAKE_PROGRAM={_tool('ninja')}",
+        "-GNinja",
+        f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
         f"-DCMAKE_PREFIX_PATH={packages}",
         f"-DOnnxRuntime_INCLUDE_DIR={packages}/include/onnxruntime",
         f"-DOnnxRuntime_LIBRARY={library}",
@@ -88,15 +88,16 @@ def _places() -> list[str]:
     ]
 
 
-def call(tool: str, *arguments: str | Path) -> str:
-    """Run a tool of the environment's; an assertion shows what it said if it failed."""
-    words = [_tool(tool), *map(str, arguments)]
+def call(name: str, *arguments: str | Path) -> str:
+    """Run a tool; an assertion shows what it said if it failed."""
+    words = [tool(name), *map(str, arguments)]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-6000:]}{done.stderr[-6000:]}"
     return done.stdout
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
+    """Where a tool is: in this environment, or else on the path."""
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:

@@ -29,7 +29,7 @@ std::unique_ptr<Session> open_session(const std::filesystem::path& model, const 
 
 std::string formatted(const char* format, double value) {
   std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), format, value);
+  (void)std::snprintf(text.data(), text.size(), format, value);
   return text.data();
 }
 

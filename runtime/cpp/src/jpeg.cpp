@@ -171,7 +171,8 @@ ImageHeader jpeg_header(const std::string& file, const std::string& name) {
                                            : true;
     if (!fine) throw not_an_image(file, name);
     if (*marker == kApp1) read_app1(*body, header);
-    if ((ended = *marker == kScan)) break;
+    ended = *marker == kScan;
+    if (ended) break;
   }
   if (header.width < 1 || header.height < 1) throw not_an_image(file, name);
   if (!ended) throw broken_image("cannot load this image", name);
