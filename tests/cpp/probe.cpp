@@ -92,11 +92,15 @@ void threads(const Words& words) {
   Engine loaded = Engine::load(words[0]);
   const Engine engine = std::move(loaded);
   const auto expected = engine.run(tensor).values;
+  const convexport::Image grey{40, 50, 1, std::vector<std::uint8_t>(2000, 99)};
+  const auto answer = engine.classify(grey);
   std::vector<std::thread> all;
   std::vector<int> wrong(std::stoul(words[2]));
   for (int& count : wrong) {
-    all.emplace_back([&engine, &tensor, &expected, &count, runs = std::stoi(words[3])] {
-      for (int i = 0; i < runs; ++i) count += engine.run(tensor).values != expected;
+    all.emplace_back([&, runs = std::stoi(words[3])] {
+      for (int i = 0; i < runs; ++i) {
+        count += engine.run(tensor).values != expected || engine.classify(grey) != answer;
+      }
     });
   }
   for (std::thread& each : all) each.join();
@@ -108,6 +112,7 @@ void defect(const Words& words) {
   std::vector<int> values(1);
   if (words[0] == "overrun") *(values.data() + size) = size;
   if (words[0] == "overflow") values[0] = size + 0x7fffffff;
+  if (words[0] == "leak") std::printf("%p\n", static_cast<void*>(new int(size)));
   if (words[0] == "race") {
     std::thread other([&values] { ++values[0]; });
     ++values[0];

@@ -30,7 +30,7 @@ CONTENTS = {
     "no-width.png": png((0, 7, 8, 2), b""),
     "no-kind.png": png((9, 7, 3, 2), b""),
     "huge.png": png((60_000, 60_000, 1, 0), b""),
-    "narrow.png": png((1, 1 << 23, 1, 0), b"\0\0" * (1 << 23)),
+    "narrow.png": png((1, 1 << 17, 1, 0), b"\0\0" * (1 << 17)),
     "bare.png": png((9, 7, 8, 2), b""),
 }
 

@@ -98,7 +98,8 @@ def test_threads_share_an_engine(tsan: Path, digits: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("build", "defect"), [("asan", "overrun"), ("asan", "overflow"), ("tsan", "race")]
+    ("build", "defect"),
+    [("asan", "overrun"), ("asan", "overflow"), ("asan", "leak"), ("tsan", "race")],
 )
 def test_the_sanitizers_see_a_defect(
     request: pytest.FixtureRequest, build: str, defect: str

@@ -43,7 +43,8 @@ void replace_lone_surrogates(std::string& text) {
   }
 }
 
-// Python's way to write a value. Lists of lists are as deep as the parser let them be.
+// Python's way to write a value.
+// NOLINTNEXTLINE(misc-no-recursion): as deep as the parser let it be
 std::string python(const Json& value, bool tuples, bool inner) {
   if (value.is_null()) return "None";
   if (value.is_boolean()) return value.get<bool>() ? "True" : "False";
@@ -87,7 +88,7 @@ Json parse_json(std::string text, const std::string& name, const std::string& wh
 }
 
 std::string shown(const Json& value, bool tuples) {
-  const std::string text = python(value, tuples, false);
+  std::string text = python(value, tuples, false);
   auto codes = decode_utf8(text);
   if (!codes || codes->size() <= kShown) return text;
   codes->resize(kShown);

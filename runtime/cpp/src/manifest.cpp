@@ -50,7 +50,7 @@ void check_keys(const std::string& kind, const Json& data, const std::set<std::s
 
 TensorSpec tensor(const Json& data) {
   check_keys("tensorspec", data, {"name", "shape", "dtype"});
-  const Json shape = data["shape"];
+  const Json& shape = data["shape"];
   TensorSpec spec{shown(data["name"]), {}, shown(data["dtype"])};
   if (data["name"].is_string()) spec.name = data["name"].get<std::string>();
   if (!shape.is_array()) throw bad_field("tensorspec", "shape", shape, "", false);

@@ -54,7 +54,8 @@ Tensor read_npy(const std::filesystem::path& path) {
   if (!bytes) fail(reason);
   const auto [start, end] = header_of(*bytes);
   Tensor array{shape_of(bytes->substr(start, end - start)), {}};
-  std::size_t left = (bytes->size() - end) / sizeof(float), values = 1;
+  const std::size_t left = (bytes->size() - end) / sizeof(float);
+  std::size_t values = 1;
   for (const std::int64_t dim : array.shape) {
     if (dim > 0 && values > left / static_cast<std::size_t>(dim)) fail("its values are cut");
     values *= static_cast<std::size_t>(dim);

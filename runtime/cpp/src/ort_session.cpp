@@ -29,16 +29,18 @@ const OrtApi& api() {
   return *kFound;
 }
 
-// ONNX Runtime's own words for what went wrong.
-struct Failed {
-  std::string why;
+// What went wrong, in ONNX Runtime's own words.
+class Failed : public MachineError {
+ public:
+  explicit Failed(const std::string& why)
+      : MachineError("E0404", "ONNX Runtime failed", "", why.substr(0, 500)) {}
 };
 
 void check(OrtStatus* status) {
   if (!status) return;
-  Failed failed{api().GetErrorMessage(status)};
+  const std::string why = api().GetErrorMessage(status);
   api().ReleaseStatus(status);
-  throw failed;
+  throw Failed(why);
 }
 
 // What ONNX Runtime made, and how it is given back.
@@ -110,7 +112,7 @@ std::string dtype_name(ONNXTensorElementDataType type) {
 TensorSpec spec_of(const OrtTypeInfo* info, std::string name) {
   const OrtTensorTypeAndShapeInfo* tensor = nullptr;  // belongs to info
   check(api().CastTypeInfoToTensorInfo(info, &tensor));
-  if (!tensor) throw Failed{name + " is no tensor"};
+  if (!tensor) throw Failed(name + " is no tensor");
   ONNXTensorElementDataType type{};
   check(api().GetTensorElementType(tensor, &type));
   std::size_t rank = 0;
@@ -127,10 +129,10 @@ TensorSpec spec_of(const OrtTypeInfo* info, std::string name) {
   return spec;
 }
 
-class OrtSession_ final : public Session {
+class OnnxRuntimeSession final : public Session {
  public:
-  OrtSession_(const std::filesystem::path& model, const std::string& provider,
-              const LoadOptions& options)
+  OnnxRuntimeSession(const std::filesystem::path& model, const std::string& provider,
+                     const LoadOptions& options)
       : environment_(
             make(api().CreateEnv, api().ReleaseEnv, ORT_LOGGING_LEVEL_ERROR, "convexport")),
         session_(nullptr, api().ReleaseSession),
@@ -156,11 +158,18 @@ class OrtSession_ final : public Session {
   const std::string& runtime() const override { return runtime_; }
 
   Tensor run(const float* values, const Shape& shape) const override {
-    try {
-      return forward(values, shape);
-    } catch (const Failed& failed) {
-      throw MachineError("E0404", "ONNX Runtime failed in the middle of a run", "", failed.why);
-    }
+    OrtValue* given = nullptr;
+    // ONNX Runtime asks for memory that may be written, and does not write inputs.
+    check(api().CreateTensorWithDataAsOrtValue(
+        memory_.get(), const_cast<float*>(values), count(shape) * sizeof(float), shape.data(),
+        shape.size(), ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &given));
+    const Owned<OrtValue> input(given, api().ReleaseValue);
+    const char *taken = input_.name.c_str(), *wanted = output_.name.c_str();
+    const OrtValue* inputs = given;
+    OrtValue* result = nullptr;
+    check(api().Run(session_.get(), nullptr, &taken, &inputs, 1, &wanted, 1, &result));
+    const Owned<OrtValue> output(result, api().ReleaseValue);
+    return copied(result);
   }
 
  private:
@@ -176,21 +185,6 @@ class OrtSession_ final : public Session {
     check(type_of(session_.get(), 0, &type));
     const Owned<OrtTypeInfo> owned(type, api().ReleaseTypeInfo);
     return spec_of(type, std::move(name));
-  }
-
-  Tensor forward(const float* values, const Shape& shape) const {
-    OrtValue* given = nullptr;
-    // ONNX Runtime asks for memory that may be written, and does not write inputs.
-    check(api().CreateTensorWithDataAsOrtValue(
-        memory_.get(), const_cast<float*>(values), count(shape) * sizeof(float), shape.data(),
-        shape.size(), ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &given));
-    const Owned<OrtValue> input(given, api().ReleaseValue);
-    const char *taken = input_.name.c_str(), *wanted = output_.name.c_str();
-    const OrtValue* inputs = given;
-    OrtValue* result = nullptr;
-    check(api().Run(session_.get(), nullptr, &taken, &inputs, 1, &wanted, 1, &result));
-    const Owned<OrtValue> output(result, api().ReleaseValue);
-    return copied(result);
   }
 
   static Tensor copied(OrtValue* value) {
@@ -225,12 +219,11 @@ std::unique_ptr<Session> open_ort_session(const std::filesystem::path& model,
     throw missing_provider(provider);
   }
   try {
-    return std::make_unique<OrtSession_>(model, provider, options);
+    return std::make_unique<OnnxRuntimeSession>(model, provider, options);
   } catch (const Failed& failed) {
     // What ONNX Runtime says when a provider's libraries are missing, or it does not take a node.
     if (provider != "CPUExecutionProvider") throw missing_provider(provider);
-    throw InputError("E0303", "ONNX Runtime cannot load the model", model.string(),
-                     failed.why.substr(0, 500));
+    throw InputError("E0303", "ONNX Runtime cannot load the model", model.string(), failed.why());
   }
 }
 

@@ -44,8 +44,10 @@ std::vector<Window> windows(std::int64_t from, std::int64_t to, bool bicubic) {
   std::vector<double> exact;
   for (std::size_t i = 0; i < all.size(); ++i) {
     const double centre = (static_cast<double>(i) + 0.5) * scale;
+    // Cut, not rounded: below 0 it makes no difference.  NOLINTBEGIN(bugprone-incorrect-roundings)
     const auto first = std::max(static_cast<std::int64_t>(centre - support + 0.5), std::int64_t{0});
     const auto last = std::min(static_cast<std::int64_t>(centre + support + 0.5), from);
+    // NOLINTEND(bugprone-incorrect-roundings)
     exact.clear();
     double sum = 0.0;
     for (std::int64_t x = first; x < last; ++x) {
