@@ -16,7 +16,7 @@ from onnx import numpy_helper, parser
 Edit = Callable[[dict[str, Any]], object]
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
-_MODEL = """
+MODEL = """
     <ir_version: 8, opset_import: ["": 17]>
     net (float[batch, 1, 2, 2] input) => (float[batch, 3] logits) {
         flat = Flatten<axis = 1> (input)
@@ -48,7 +48,7 @@ MANIFEST: dict[str, Any] = {
 }
 
 
-def write_bundle(folder: Path, model: str = _MODEL, expected: np.ndarray | None = None) -> Path:
+def write_bundle(folder: Path, model: str = MODEL, expected: np.ndarray | None = None) -> Path:
     """A whole bundle of a net with one layer."""
     (folder / "sample").mkdir(parents=True)
     graph = parser.parse_model(model)
@@ -64,7 +64,7 @@ def write_bundle(folder: Path, model: str = _MODEL, expected: np.ndarray | None 
 
 def fixed_batch_model(batch: int) -> str:
     """The net with a batch that is written into it."""
-    return _MODEL.replace("batch", str(batch))
+    return MODEL.replace("batch", str(batch))
 
 
 def seal(folder: Path, edit: Edit = lambda data: None) -> Path:

@@ -14,7 +14,7 @@ import pytest
 from convexport.runtime.engine import load
 from convexport.runtime.errors import ConvexportError
 
-from .bundles import MANIFEST, seal, write_bundle
+from .bundles import MANIFEST, MODEL, seal, write_bundle
 from .conftest import Probe
 
 Damage = Callable[[Path], object]
@@ -189,3 +189,14 @@ def test_another_runtime_is_refused(probe: Probe, tiny: Path) -> None:
     seal(tiny, lambda data: data.update(runtime="openvino", provider="CPU"))
     (answer,) = probe("load", tiny)
     assert answer.startswith("E0600 the bundle is for the runtime 'openvino'")
+
+
+def test_another_dtype_than_float32_is_refused(probe: Probe, tmp_path: Path) -> None:
+    model = MODEL.replace("(float[batch, 1", "(uint8[batch, 1").replace(
+        "flat = Flatten<axis = 1> (input)",
+        "floats = Cast<to = 1> (input)  flat = Flatten<axis = 1> (floats)",
+    )
+    folder = write_bundle(tmp_path / "bytes", model)
+    seal(folder, lambda data: data["input"].update(dtype="uint8"))
+    (answer,) = probe("load", folder)
+    assert answer.startswith("E0601 ") and "input: uint8 batchx1x2x2" in answer

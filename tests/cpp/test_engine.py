@@ -11,7 +11,7 @@ import pytest
 
 from convexport.runtime.engine import load
 
-from .bundles import WEIGHTS, fixed_batch_model, seal, write_bundle
+from .bundles import MODEL, WEIGHTS, fixed_batch_model, seal, write_bundle
 from .conftest import SANITIZERS, Probe, lines_of
 from .test_pixels import noise
 
@@ -60,6 +60,21 @@ def test_another_shape_is_refused(
     (answer,) = probe("run", tiny, tmp_path / "inputs", tmp_path / "outputs", *dims(inputs))
     expected = f"expected input: float32 batchx1x2x2, given float32 {'x'.join(dims(inputs))}"
     assert answer == f"E0201 the input does not fit the model\x1fwhere: {expected}"
+
+
+def test_a_failure_in_the_middle_of_a_run_is_an_error_of_ours(probe: Probe, tmp_path: Path) -> None:
+    # Rows of the weights are looked up: there is no hundredth.
+    steps = """picked = Cast<to = 7> (input)  rows = Gather (w, picked)
+        most = ReduceMax<keepdims = 0> (rows)  none = Sub (most, most)
+        flat = Flatten<axis = 1> (input)  sums = Gemm<transB = 1> (flat, w)
+        logits = Add (sums, none)"""
+    model = MODEL[: MODEL.index("flat =")] + steps + "}"
+    bundle = write_bundle(tmp_path / "one", model)
+    np.full((2, 1, 2, 2), 100, np.float32).tofile(tmp_path / "inputs")
+    words = (bundle, tmp_path / "inputs", tmp_path / "outputs", 2, 1, 2, 2)
+    (answer,) = probe("run", *words)
+    assert answer.startswith("E0404 ONNX Runtime failed")
+    assert "Gather" in answer
 
 
 @pytest.mark.slow

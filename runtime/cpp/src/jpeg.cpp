@@ -37,7 +37,7 @@ bool are_tables(const std::string& body) {
 bool read_frame(const std::string& body, ImageHeader& header) {
   if (body.size() < 6 || byte_at(body, 0) != 8) return false;
   const unsigned layers = byte_at(body, 5);
-  if ((layers != 1 && layers != 3 && layers != 4) || (body.size() - 6) % 3 == 1) return false;
+  if ((layers != 1 && layers != 3 && layers != 4) || (body.size() - 6) % 3 != 0) return false;
   header.height = number(body, 1, 2);
   header.width = number(body, 3, 2);
   return true;
