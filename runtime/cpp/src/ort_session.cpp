@@ -1,4 +1,4 @@
-// ONNX Runtime behind the Session interface, through its C API, which stays binary compatible.
+// ONNX Runtime behind the Session interface, through its C API, to which releases only add.
 #include <onnxruntime_c_api.h>
 
 #include <algorithm>
