@@ -17,6 +17,8 @@ from convexport.runtime.errors import ConvexportError
 from .bundles import MANIFEST, MODEL, seal, write_bundle
 from .conftest import Probe
 
+pytestmark = pytest.mark.slow  # builds the library first
+
 Damage = Callable[[Path], object]
 
 

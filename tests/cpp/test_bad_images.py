@@ -16,6 +16,8 @@ from .bundles import with_preprocess
 from .conftest import Probe
 from .test_pixels import noise, png, spec_of
 
+pytestmark = pytest.mark.slow  # builds the library first
+
 CONTENTS = {
     "empty": b"",
     "page.jpg": b"  <!DOCTYPE html><html>404</html>",

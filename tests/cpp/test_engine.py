@@ -15,6 +15,8 @@ from .bundles import MODEL, WEIGHTS, fixed_batch_model, seal, write_bundle
 from .conftest import SANITIZERS, Probe, lines_of
 from .test_pixels import noise
 
+pytestmark = pytest.mark.slow  # builds the library first
+
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
 
 
@@ -41,7 +43,6 @@ def test_a_batch_of_any_size_gives_what_the_layer_gives(
         np.testing.assert_allclose(logits(probe, tiny, inputs, tmp_path), expected, **CLOSE)
 
 
-@pytest.mark.slow
 def test_a_built_int8_bundle_gives_the_logits_of_python(
     probe: Probe, digits: Path, tmp_path: Path
 ) -> None:
@@ -77,7 +78,6 @@ def test_a_failure_in_the_middle_of_a_run_is_an_error_of_ours(probe: Probe, tmp_
     assert "Gather" in answer
 
 
-@pytest.mark.slow
 def test_labels_and_probabilities_are_those_of_python(
     probe: Probe, digits: Path, tmp_path: Path
 ) -> None:
@@ -103,7 +103,6 @@ def test_a_fixed_batch_is_filled_up_and_ties_keep_their_order(probe: Probe, tmp_
     assert {round(float(p), 6) for _, p in answer} == {0.333333}
 
 
-@pytest.mark.slow
 def test_threads_share_an_engine(tsan: Path, digits: Path, tmp_path: Path) -> None:
     inputs = batch(2, 1, 32, 32)
     inputs.tofile(tmp_path / "inputs")
@@ -111,7 +110,6 @@ def test_threads_share_an_engine(tsan: Path, digits: Path, tmp_path: Path) -> No
     assert lines_of(tsan / "probe", *words) == ["0"] * 4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "defect"),
     [("asan", "overrun"), ("asan", "overflow"), ("asan", "leak"), ("tsan", "race")],
@@ -126,7 +124,6 @@ def test_the_sanitizers_see_a_defect(
     assert b"Sanitizer" in done.stderr or b"runtime error" in done.stderr
 
 
-@pytest.mark.slow
 def test_nothing_is_reported_or_left_in_the_home(asan: Path, tiny: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

@@ -9,10 +9,11 @@ import pytest
 from .conftest import lines_of
 from .test_pixels import saved
 
+pytestmark = pytest.mark.slow  # builds the library first
+
 SECONDS = 8
 
 
-@pytest.mark.slow
 def test_mutated_files_give_errors_of_ours_alone(asan: Path, tiny: Path, tmp_path: Path) -> None:
     seeds = [path for path in saved(tmp_path / "images") if path.stat().st_size < 20_000]
     words = [str(SECONDS), "1", tiny / "manifest.json", *seeds]

@@ -14,6 +14,8 @@ from .bundles import seal
 from .test_pixels import noise
 from .toolchain import ROOT, SOURCES, call, places
 
+pytestmark = pytest.mark.slow  # builds the library first
+
 EXAMPLES = ROOT / "examples"
 FETCHING = f"""
 cmake_minimum_required(VERSION 3.16)
@@ -37,7 +39,6 @@ def prefix(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_the_examples_say_the_same_in_both_languages(
     prefix: Path, digits: Path, tmp_path: Path
 ) -> None:
@@ -54,7 +55,6 @@ def test_the_examples_say_the_same_in_both_languages(
     assert run(tmp_path / "build/classify").returncode == 2
 
 
-@pytest.mark.slow
 def test_a_project_may_include_the_sources(release: Path, tmp_path: Path) -> None:
     (tmp_path / "CMakeLists.txt").write_text(FETCHING)
     call("cmake", "-S", tmp_path, "-B", tmp_path / "build", *places())
@@ -62,7 +62,6 @@ def test_a_project_may_include_the_sources(release: Path, tmp_path: Path) -> Non
     assert "engine.cpp" in plan and "convexport_run" not in plan
 
 
-@pytest.mark.slow
 def test_convexport_run_classifies_and_ends_with_the_codes_of_python(
     prefix: Path, digits: Path, tmp_path: Path
 ) -> None:
@@ -79,7 +78,6 @@ def test_convexport_run_classifies_and_ends_with_the_codes_of_python(
     assert run(program, tmp_path, tmp_path / "image.jpg").returncode == 3
 
 
-@pytest.mark.slow
 def test_convexport_run_warns_and_tames_what_strangers_wrote(
     release: Path, tiny: Path, tmp_path: Path
 ) -> None:

@@ -19,6 +19,8 @@ from convexport.runtime.preprocess import preprocess
 from .bundles import with_preprocess
 from .conftest import Probe
 
+pytestmark = pytest.mark.slow  # builds the library first
+
 MODES = ("RGB", "L", "LA", "RGBA", "P", "1", "I;16", "CMYK", "YCbCr")
 SPECS: dict[str, dict[str, Any]] = {
     "as trained": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
@@ -128,7 +130,6 @@ def odd_files(folder: Path) -> list[Path]:
     return [folder / name for name in contents]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 def test_pixels_are_those_of_python(probe: Probe, tmp_path: Path, name: str) -> None:
     bundle = with_preprocess(tmp_path / "bundle", **spec_of(**SPECS[name]))
