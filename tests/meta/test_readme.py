@@ -15,6 +15,7 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "benchmarks/peers/README.md",
+    "docs/cpp.md",
     "docs/design.md",
     "docs/figures.md",
     "docs/literature.md",

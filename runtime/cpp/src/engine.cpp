@@ -1,0 +1,153 @@
+#include "convexport/engine.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+
+#include "cpu.hpp"
+#include "session.hpp"
+
+namespace convexport {
+namespace {
+
+std::unique_ptr<Session> open_session(const std::filesystem::path& model, const Manifest& manifest,
+                                      const LoadOptions& options) {
+  if (manifest.runtime == "onnxruntime") {
+#ifdef CONVEXPORT_HAS_ONNXRUNTIME
+    return open_ort_session(model, manifest.provider, options);
+#else
+    (void)model, (void)options;
+    throw MachineError("E0401", "this library was built without ONNX Runtime", "", "",
+                       "build it where onnxruntime_c_api.h is; cmake -DONNXRUNTIME_ROOT=...");
+#endif
+  }
+  throw UnsupportedError("E0600", "the bundle is for the runtime '" + manifest.runtime + "'", "",
+                         "", "this version loads onnxruntime");
+}
+
+std::string formatted(const char* format, double value) {
+  std::array<char, 32> text{};
+  (void)std::snprintf(text.data(), text.size(), format, value);
+  return text.data();
+}
+
+// In place: the exponents' shares of their sum.
+void softmax(std::vector<float>& logits) {
+  const float largest = *std::max_element(logits.begin(), logits.end());
+  for (float& value : logits) value = std::exp(value - largest);
+  const float sum = std::accumulate(logits.begin(), logits.end(), 0.0F);
+  for (float& value : logits) value /= sum;
+}
+
+}  // namespace
+
+Engine::Engine(Manifest manifest, std::vector<std::string> labels, std::unique_ptr<Session> session)
+    : manifest_(std::move(manifest)), labels_(std::move(labels)), session_(std::move(session)) {}
+Engine::Engine(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&&) noexcept = default;
+Engine::~Engine() = default;
+
+Engine Engine::load(const std::filesystem::path& bundle, const LoadOptions& options) {
+  Manifest manifest = read_manifest(bundle);
+  verify_files(bundle, manifest);
+  const auto model = bundle / manifest.model;
+  auto session = open_session(model, manifest, options);
+  if (!(session->input() == manifest.input && session->output() == manifest.output)) {
+    throw InputError("E0315", "the model does not take and give what the manifest says",
+                     model.string(), "", "build the bundle again");
+  }
+  if (manifest.input.dtype != "float32" || manifest.output.dtype != "float32") {
+    throw UnsupportedError("E0601", "this library runs models from float32 to float32",
+                           manifest.input.text() + ", " + manifest.output.text());
+  }
+  auto labels = read_labels(bundle, manifest);
+  Engine engine(std::move(manifest), std::move(labels), std::move(session));
+  const auto &checked = engine.manifest_.checked_on, here = std::optional(integer_kernels());
+  if (checked && checked != here) {
+    engine.warnings_.push_back(engine.manifest_.name + " was checked on " + *checked +
+                               ", and this is " + *here +
+                               ": INT8 may compute and cost something else. Run convexport verify "
+                               "and convexport bench on this machine");
+  }
+  if (options.self_test) engine.self_test(bundle);
+  return engine;
+}
+
+Tensor Engine::run(const float* values, const Shape& shape) const {
+  if (!manifest_.input.fits(shape)) {
+    throw UsageError("E0201", "the input does not fit the model",
+                     "expected " + manifest_.input.text() + ", given float32 " + text(shape));
+  }
+  return session_->run(values, shape);
+}
+
+Tensor Engine::run(const Tensor& batch) const {
+  if (batch.values.size() != count(batch.shape)) {
+    throw UsageError("E0201", "the input has another number of values than its shape says",
+                     std::to_string(batch.values.size()) + " for " + text(batch.shape));
+  }
+  return run(batch.values.data(), batch.shape);
+}
+
+Classified Engine::classify(const std::filesystem::path& image, std::size_t top) const {
+  return classify_tensor(preprocess(image, manifest_.preprocess), top);
+}
+
+Classified Engine::classify(const Image& image, std::size_t top) const {
+  return classify_tensor(to_tensor(image, manifest_.preprocess), top);
+}
+
+Classified Engine::classify_tensor(Tensor input, std::size_t top) const {
+  // Where the batch is fixed it is filled up with the same image.
+  if (const auto* batch = std::get_if<std::int64_t>(&manifest_.input.shape[0])) {
+    const std::vector<float> one = input.values;
+    for (; input.shape[0] < *batch; ++input.shape[0]) {
+      input.values.insert(input.values.end(), one.begin(), one.end());
+    }
+  }
+  std::vector<float> scores = run(input).values;
+  scores.resize(labels_.size());
+  if (manifest_.output_kind == "logits") softmax(scores);
+  std::vector<std::size_t> order(scores.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t one, std::size_t other) { return scores[one] > scores[other]; });
+  Classified best;
+  for (std::size_t i = 0; i < std::min(top, order.size()); ++i) {
+    best.emplace_back(labels_[order[i]], scores[order[i]]);
+  }
+  return best;
+}
+
+double Engine::self_test(const std::filesystem::path& bundle) const {
+  const auto [sample, expected] = read_golden(bundle, manifest_);
+  const Tensor actual = run(sample);
+  if (actual.shape != expected.shape) {
+    throw InputError("E0308", "the golden sample's output is of another batch than its input",
+                     bundle.string());
+  }
+  float off = 0, largest = 0;
+  for (std::size_t i = 0; i < actual.values.size(); ++i) {
+    const float error = std::fabs(actual.values[i] - expected.values[i]);
+    if (std::isnan(error) || error > off) off = error;  // which nothing exceeds once it is NaN
+    largest = std::max(largest, std::fabs(expected.values[i]));
+  }
+  const double error = off / largest;
+  if (!(error <= manifest_.golden_tolerance)) {
+    throw GateError("E0500",
+                    "the golden sample's output is off by " + formatted("%.2g", error) +
+                        " of its largest value",
+                    bundle.string(),
+                    formatted("%g", manifest_.golden_tolerance) +
+                        " is allowed: this machine computes something else than the one that "
+                        "built the bundle",
+                    "convexport verify BUNDLE; build again on a machine like this one");
+  }
+  return error;
+}
+
+const std::string& Engine::runtime() const noexcept { return session_->runtime(); }
+
+}  // namespace convexport

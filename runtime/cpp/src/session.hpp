@@ -1,0 +1,35 @@
+// What stands between the engine and a runtime.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "convexport/engine.hpp"
+
+namespace convexport {
+
+// A loaded model with one input and one output. run may be called by many threads at a time.
+class Session {
+ public:
+  Session() = default;
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+  virtual ~Session() = default;
+
+  virtual const TensorSpec& input() const = 0;
+  virtual const TensorSpec& output() const = 0;
+  // With its version.
+  virtual const std::string& runtime() const = 0;
+  // One forward pass; the shape was held against the input.
+  virtual Tensor run(const float* values, const Shape& shape) const = 0;
+};
+
+// Load a model into ONNX Runtime, onto that provider or none.
+// Throws MachineError: E0401 or E0402, ONNX Runtime or the provider is not there or does not take
+// the whole model; InputError: E0303, it cannot load the file; E0315, it has several inputs or
+// outputs.
+std::unique_ptr<Session> open_ort_session(const std::filesystem::path& model,
+                                          const std::string& provider, const LoadOptions& options);
+
+}  // namespace convexport

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from convexport.exporter.options import BuildOptions
+from convexport.exporter.pipeline import build
+
+from .bundles import write_bundle
+from .toolchain import ASAN, RELEASE, TESTS, TSAN, Kind, MissingToolError, built
+
+Probe = Callable[..., list[str]]
+
+# ONNX Runtime keeps some memory until the process ends, but loses none of it.
+SANITIZERS = {
+    "ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+    "TSAN_OPTIONS": f"suppressions={TESTS / 'suppressions.txt'}",
+}
+
+
+def built_or_skipped(kind: Kind) -> Path:
+    try:
+        return built(kind)
+    except MissingToolError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def release() -> Path:
+    return built_or_skipped(RELEASE)
+
+
+@pytest.fixture(scope="session")
+def asan() -> Path:
+    """Built with AddressSanitizer and UndefinedBehaviorSanitizer: a finding ends the program."""
+    return built_or_skipped(ASAN)
+
+
+@pytest.fixture(scope="session")
+def tsan() -> Path:
+    return built_or_skipped(TSAN)
+
+
+def lines_of(program: Path, *arguments: str | Path, folder: Path | None = None) -> list[str]:
+    """What a program of the tests says in a folder; that it ends well is asserted."""
+    done = subprocess.run(
+        [program, *arguments],
+        cwd=folder,
+        capture_output=True,
+        env={**os.environ, **SANITIZERS},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")[:6000]
+    return done.stdout.decode(errors="surrogateescape").splitlines()
+
+
+@pytest.fixture
+def probe(asan: Path) -> Probe:
+    """A door of the library, in a program under the sanitizers."""
+    return lambda *arguments: lines_of(asan / "probe", *map(str, arguments))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LeNet-5 that knows digits, in INT8, as a user builds it."""
+    folder = tmp_path_factory.mktemp("digits")
+    options = BuildOptions(
+        precision="int8",
+        weights="digits",
+        offline=True,
+        bench_seconds=0,
+        cache_dir=folder / "cache",
+        output=folder / "lenet5",
+    )
+    return build("lenet5", options).bundle

@@ -1,0 +1,135 @@
+"""The numbers of a loaded bundle are those of Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convexport.runtime.engine import load
+
+from .bundles import MODEL, WEIGHTS, fixed_batch_model, seal, write_bundle
+from .conftest import SANITIZERS, Probe, lines_of
+from .test_pixels import noise
+
+pytestmark = pytest.mark.slow  # builds the library first
+
+CLOSE = {"rtol": 1e-6, "atol": 1e-6}
+
+
+def batch(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+def dims(array: np.ndarray) -> list[str]:
+    return [str(size) for size in array.shape]
+
+
+def logits(probe: Probe, bundle: Path, inputs: np.ndarray, scratch: Path) -> np.ndarray:
+    inputs.tofile(scratch / "inputs")
+    assert probe("run", bundle, scratch / "inputs", scratch / "outputs", *dims(inputs)) == []
+    return np.fromfile(scratch / "outputs", np.float32).reshape(len(inputs), -1)
+
+
+def test_a_batch_of_any_size_gives_what_the_layer_gives(
+    probe: Probe, tiny: Path, tmp_path: Path
+) -> None:
+    for size in (1, 2, 7):
+        inputs = batch(size, 1, 2, 2)
+        expected = inputs.reshape(size, 4) @ WEIGHTS.T
+        np.testing.assert_allclose(logits(probe, tiny, inputs, tmp_path), expected, **CLOSE)
+
+
+def test_a_built_int8_bundle_gives_the_logits_of_python(
+    probe: Probe, digits: Path, tmp_path: Path
+) -> None:
+    for size in (1, 5):
+        inputs = batch(size, 1, 32, 32)
+        expected = load(digits)(inputs)
+        np.testing.assert_allclose(logits(probe, digits, inputs, tmp_path), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2, 3), (1, 2, 2), (0, 1, 2, 2), (1, 4), ()])
+def test_another_shape_is_refused(
+    probe: Probe, tiny: Path, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    inputs = batch(*shape)
+    np.asarray(inputs).tofile(tmp_path / "inputs")
+    (answer,) = probe("run", tiny, tmp_path / "inputs", tmp_path / "outputs", *dims(inputs))
+    expected = f"expected input: float32 batchx1x2x2, given float32 {'x'.join(dims(inputs))}"
+    assert answer == f"E0201 the input does not fit the model\x1fwhere: {expected}"
+
+
+def test_a_failure_in_the_middle_of_a_run_is_an_error_of_ours(probe: Probe, tmp_path: Path) -> None:
+    # Rows of the weights are looked up: there is no hundredth.
+    steps = """picked = Cast<to = 7> (input)  rows = Gather (w, picked)
+        most = ReduceMax<keepdims = 0> (rows)  none = Sub (most, most)
+        flat = Flatten<axis = 1> (input)  sums = Gemm<transB = 1> (flat, w)
+        logits = Add (sums, none)"""
+    model = MODEL[: MODEL.index("flat =")] + steps + "}"
+    bundle = write_bundle(tmp_path / "one", model)
+    np.full((2, 1, 2, 2), 100, np.float32).tofile(tmp_path / "inputs")
+    words = (bundle, tmp_path / "inputs", tmp_path / "outputs", 2, 1, 2, 2)
+    (answer,) = probe("run", *words)
+    assert answer.startswith("E0404 ONNX Runtime failed")
+    assert "Gather" in answer
+
+
+def test_labels_and_probabilities_are_those_of_python(
+    probe: Probe, digits: Path, tmp_path: Path
+) -> None:
+    noise(60, 80).save(tmp_path / "image.jpg")
+    answer = [line.split("\t") for line in probe("classify", digits, 4, tmp_path / "image.jpg")]
+    ((*expected,),) = load(digits).classify([tmp_path / "image.jpg"], 4)
+    assert [label for label, _ in answer] == [label for label, _ in expected]
+    np.testing.assert_allclose([float(p) for _, p in answer], [p for _, p in expected], **CLOSE)
+
+
+def test_a_fixed_batch_is_filled_up_and_ties_keep_their_order(probe: Probe, tmp_path: Path) -> None:
+    expected = np.ones((3, 4), np.float32) @ WEIGHTS.T
+    bundle = write_bundle(tmp_path / "three", fixed_batch_model(3), expected)
+    np.save(bundle / "sample/input.npy", np.ones((3, 1, 2, 2), np.float32))
+
+    def fixed(data: dict[str, dict[str, list[int]]]) -> None:
+        data["input"]["shape"][0] = data["output"]["shape"][0] = 3
+
+    seal(bundle, fixed)
+    noise(9, 9).point(lambda value: 0).save(tmp_path / "black.png")
+    answer = [line.split("\t") for line in probe("classify", bundle, 9, tmp_path / "black.png")]
+    assert [label for label, _ in answer] == ["ant", "bee", "cat"]
+    assert {round(float(p), 6) for _, p in answer} == {0.333333}
+
+
+def test_threads_share_an_engine(tsan: Path, digits: Path, tmp_path: Path) -> None:
+    inputs = batch(2, 1, 32, 32)
+    inputs.tofile(tmp_path / "inputs")
+    words = ("threads", digits, tmp_path / "inputs", "4", "25", *dims(inputs))
+    assert lines_of(tsan / "probe", *words) == ["0"] * 4
+
+
+@pytest.mark.parametrize(
+    ("build", "defect"),
+    [("asan", "overrun"), ("asan", "overflow"), ("asan", "leak"), ("tsan", "race")],
+)
+def test_the_sanitizers_see_a_defect(
+    request: pytest.FixtureRequest, build: str, defect: str
+) -> None:
+    program = request.getfixturevalue(build) / "probe"
+    environment = {**os.environ, **SANITIZERS}
+    done = subprocess.run([program, "defect", defect], capture_output=True, env=environment)
+    assert done.returncode != 0
+    assert b"Sanitizer" in done.stderr or b"runtime error" in done.stderr
+
+
+def test_nothing_is_reported_or_left_in_the_home(asan: Path, tiny: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**os.environ, **SANITIZERS, "HOME": str(home)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    for variable in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        environment.pop(variable, None)
+    subprocess.run([asan / "probe", "load", tiny], check=True, env=environment)
+    assert list(home.rglob("*")) == []

@@ -1,0 +1,168 @@
+"""Gets what the C++ tests are built with, as a user without rights would: nothing is installed.
+
+A compiler has to be there; cmake and ninja are wheels among the development tools. Headers come
+from the machine, or else from Debian's packages, unpacked into build/; ONNX Runtime's library is
+that of its wheel.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ROOT / "runtime/cpp"
+TESTS = ROOT / "tests/cpp"
+BUILD = ROOT / "build/cpp"
+
+# Headers alone, which fit any machine; no older suite has those of ONNX Runtime.
+_SUITE = "trixie"
+_HEADERS = ("libonnxruntime-dev", "nlohmann-json3-dev", "libcli11-dev")
+# Libraries have to be those of the machine's own suite, where the compiler does not find them.
+_LIBRARIES = {
+    "jpeglib.h": ("libjpeg62-turbo-dev", "libjpeg62-turbo"),
+    "png.h": ("libpng-dev", "libpng16-16"),
+    "zlib.h": ("zlib1g-dev", "zlib1g"),
+    "openssl/evp.h": ("libssl-dev", "libssl3"),
+}
+_ONE_SUITE = f"""Types: deb
+URIs: http://deb.debian.org/debian
+Suites: {_SUITE}
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+"""
+
+
+class MissingToolError(Exception):
+    """What this machine has not and cannot get."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to build the sources."""
+
+    name: str
+    options: Sequence[str]
+
+
+_PROBED = (f"-DCONVEXPORT_TESTS={TESTS}", "-DCONVEXPORT_PROGRAMS=OFF")
+RELEASE = Kind("release", ())
+ASAN = Kind("asan", ("-DCONVEXPORT_SANITIZE=address,undefined", *_PROBED))
+TSAN = Kind("tsan", ("-DCONVEXPORT_SANITIZE=thread", *_PROBED))
+
+
+def built(kind: Kind) -> Path:
+    """The folder of an up-to-date build; other processes that want it too wait."""
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(compiler) is None:
+        raise MissingToolError(f"no C++ compiler: {compiler}")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with FileLock(BUILD / "lock"):
+        folder = BUILD / kind.name
+        call("cmake", "-S", SOURCES, "-B", folder, *places(), *kind.options)
+        call("ninja", "-C", folder)
+    return folder
+
+
+def places() -> list[str]:
+    """Options of cmake: where things are, and flags that compile fast."""
+    packages, library = _packages(), _library()
+    return [
+        "-GNinja",
+        f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
+        f"-DCMAKE_PREFIX_PATH={packages}",
+        f"-DOnnxRuntime_INCLUDE_DIR={packages}/include/onnxruntime",
+        f"-DOnnxRuntime_LIBRARY={library}",
+        "-DCMAKE_BUILD_TYPE=",
+        "-DCMAKE_CXX_FLAGS=-O1 -g1",
+        "-DCONVEXPORT_WERROR=ON",
+    ]
+
+
+def call(name: str, *arguments: str | Path) -> str:
+    """Run a tool; an assertion shows what it said if it failed."""
+    words = [tool(name), *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-6000:]}{done.stderr[-6000:]}"
+    return done.stdout
+
+
+def tool(name: str) -> str:
+    """Where a tool is: in this environment, or else on the path."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise MissingToolError(f"no {name}: pip install '.[dev]'")
+    return found
+
+
+def _library() -> Path:
+    """ONNX Runtime's library under the names that the linker and the loader look for."""
+    spec = importlib.util.find_spec("onnxruntime")
+    if spec is None or spec.origin is None:
+        raise MissingToolError("no onnxruntime")
+    found = sorted((Path(spec.origin).parent / "capi").glob("libonnxruntime.so.*.*"))
+    if not found:
+        raise MissingToolError("the onnxruntime package here has no library of its own")
+    folder = BUILD / "onnxruntime"
+    folder.mkdir(exist_ok=True)
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(found[0])
+    return folder / "libonnxruntime.so"
+
+
+def _packages() -> Path:
+    """A prefix with the headers, of packages that were downloaded and unpacked once."""
+    root = BUILD / "packages"
+    if not (root / "complete").exists():
+        root.mkdir(exist_ok=True)
+        sources = BUILD / "apt/sources"
+        sources.mkdir(parents=True, exist_ok=True)
+        (sources / "one.sources").write_text(_ONE_SUITE)
+        _download(_HEADERS, f"Dir::Etc::SourceParts={sources}", "Dir::Etc::SourceList=/dev/null")
+        absent = [names for header, names in _LIBRARIES.items() if not _compiles(header)]
+        if absent:
+            _download([name for names in absent for name in names])
+        (root / "complete").touch()
+    return root / "usr"
+
+
+def _download(names: Sequence[str], *settings: str) -> None:
+    """Unpack packages of the suites that apt-get is told of, or else of the machine's own."""
+    with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
+        private = (f"Dir::State::Lists={scratch}/lists", f"Dir::Cache={scratch}/cache")
+        words = [w for s in (*settings, *private, "APT::Sandbox::User=") for w in ("-o", s)]
+        for folder in ("lists/partial", "cache/archives/partial"):
+            (Path(scratch) / folder).mkdir(parents=True)
+        for command in (["update"], ["download", *names]):
+            _get([*words, *command], Path(scratch))
+        for package in Path(scratch).glob("*.deb"):
+            subprocess.run(["dpkg", "-x", package, BUILD / "packages"], check=True)
+
+
+def _get(words: Sequence[str], folder: Path) -> None:
+    try:
+        done = subprocess.run(
+            ["apt-get", "-q", *words], cwd=folder, capture_output=True, text=True, timeout=120
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        raise MissingToolError(f"no headers: {error}") from error
+    if done.returncode != 0:
+        raise MissingToolError(f"no headers: apt-get {words[-1]}: {done.stderr[-300:]}")
+
+
+def _compiles(header: str) -> bool:
+    """Whether the compiler finds a header by itself."""
+    code = f"#include <stdio.h>\n#include <{header}>\n"
+    words = [os.environ.get("CXX", "c++"), "-fsyntax-only", "-x", "c++", "-"]
+    return subprocess.run(words, input=code, text=True, capture_output=True).returncode == 0
