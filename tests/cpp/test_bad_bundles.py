@@ -201,4 +201,4 @@ def test_another_dtype_than_float32_is_refused(probe: Probe, tmp_path: Path) -> 
     folder = write_bundle(tmp_path / "bytes", model)
     seal(folder, lambda data: data["input"].update(dtype="uint8"))
     (answer,) = probe("load", folder)
-    assert answer.startswith("E0601 ") and "input: uint8 batchx1x2x2" in answer
+    assert answer.startswith("E0607 ") and "input: uint8 batchx1x2x2" in answer

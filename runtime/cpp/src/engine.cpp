@@ -59,7 +59,7 @@ Engine Engine::load(const std::filesystem::path& bundle, const LoadOptions& opti
                      model.string(), "", "build the bundle again");
   }
   if (manifest.input.dtype != "float32" || manifest.output.dtype != "float32") {
-    throw UnsupportedError("E0601", "this library runs models from float32 to float32",
+    throw UnsupportedError("E0607", "this library runs models from float32 to float32",
                            manifest.input.text() + ", " + manifest.output.text());
   }
   auto labels = read_labels(bundle, manifest);

@@ -33,7 +33,7 @@ const OrtApi& api() {
 class Failed : public MachineError {
  public:
   explicit Failed(const std::string& why)
-      : MachineError("E0404", "ONNX Runtime failed", "", why.substr(0, 500)) {}
+      : MachineError("E0414", "ONNX Runtime failed", "", why.substr(0, 500)) {}
 };
 
 void check(OrtStatus* status) {

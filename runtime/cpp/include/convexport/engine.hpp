@@ -31,7 +31,7 @@ class Engine {
  public:
   // Load a bundle: hashes verified, runtime as the manifest says, golden sample run.
   // Throws InputError: it is incomplete or was changed; MachineError: what it needs is not here;
-  // UnsupportedError E0600 or E0601: this library cannot load it; GateError E0500: the golden
+  // UnsupportedError E0600 or E0607: this library cannot load it; GateError E0500: the golden
   // sample's output is not what it was.
   static Engine load(const std::filesystem::path& bundle, const LoadOptions& options = {});
 
