@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import reduce
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from convexport.calibration.checkpoint import Checkpoint
 from convexport.calibration.histograms import Channels, TensorRange, range_of
 from convexport.calibration.observed import Outputs
+from convexport.runtime.batches import filled, fixed_batch
 from convexport.runtime.errors import InputError
 from convexport.runtime.specs import Runner
 
@@ -23,7 +24,7 @@ Ranges = dict[str, TensorRange]
 
 # Batches whose grids are counted together: empty bins are most of the work of counting one.
 _TOGETHER = 8
-# What a group of batches may hold in grids, and in how many of them a whole tensor counts.
+# How many images' grids a group of batches may hold, and as how many a whole tensor counts.
 _HELD, _WHOLE = 1024, 50
 
 
@@ -54,12 +55,22 @@ def collect(
     """
     (input_spec,) = runner.inputs
 
+    fixed = fixed_batch(runner)
+
+    def run(batch: Batch) -> Seen:
+        fed = filled(batch, fixed)
+        given = {input_spec.name: fed, **runner.run({input_spec.name: fed})}
+        # What a batch was filled up with is not counted.
+        return {n: v[: len(batch)] if v.shape[:1] == fed.shape[:1] else v for n, v in given.items()}
+
     def observe(group: Sequence[Batch]) -> tuple[int, Ranges]:
-        seen = [{input_spec.name: batch, **runner.run({input_spec.name: batch})} for batch in group]
+        seen = [run(batch) for batch in group]
         found = {name: _range(seen, name, outputs) for name, outputs in tensors.items()}
         return sum(map(len, group)), found
 
     ranges, done = checkpoint.read() if checkpoint else ({}, 0)
+    if ranges.keys() != tensors.keys():
+        ranges, done = {}, 0
     groups = _groups(batches, tensors)
     for group in islice(groups, done):
         progress(sum(map(len, group)))
@@ -82,8 +93,10 @@ def summary(ranges: Mapping[str, TensorRange]) -> dict[str, dict[str, float]]:
 def _groups(batches: Iterable[Batch], tensors: Mapping[str, Outputs]) -> Iterator[list[Batch]]:
     """As many batches together as may be held."""
     held = sum(_WHOLE if outputs.channels is None else 1 for outputs in tensors.values())
-    size = max(1, min(_TOGETHER, _HELD // max(held, 1)))
     remaining = iter(batches)
+    first = list(islice(remaining, 1))
+    size = max(1, min(_TOGETHER, _HELD // max(held * sum(map(len, first)), 1)))
+    remaining = chain(first, remaining)
     while group := list(islice(remaining, size)):
         yield group
 

@@ -105,13 +105,14 @@ def range_of(
         InputError: E0350, it holds NaN or infinity.
     """
     array = np.ascontiguousarray(values, dtype=np.float32)
+    partial = channels is not None
     if channels is None and array.ndim > 1:
         channels = channels_of(array)
     low, high = (array, array) if channels is None else (channels.minimum, channels.maximum)
     minimum, maximum = float(low.min()), float(high.max())
     counts = _counts(array.ravel())
-    # A maximum may pass NaN over, the counts do not.
-    if not np.isfinite(minimum + maximum) or len(counts) > _NOT_FINITE:
+    # A maximum may pass NaN over, the counts do not; a pool may make the lowest number of it.
+    if not np.isfinite(minimum + maximum) or len(counts) > _NOT_FINITE - partial:
         raise InputError(
             "E0350",
             "a tensor became NaN or infinite during calibration",

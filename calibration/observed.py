@@ -102,7 +102,10 @@ def _observe(
 
 def _static(value: ir.Value) -> tuple[int, int, int] | None:
     """Channels, height and width of a float32 (N, C, H, W) where they are known."""
-    if value.dtype != ir.DataType.FLOAT or value.shape is None or len(value.shape) != 4:
+    tensor = isinstance(value.type, ir.TensorType)  # and no sequence, which has a dtype too
+    if not tensor or value.dtype != ir.DataType.FLOAT:
+        return None
+    if value.shape is None or len(value.shape) != 4:
         return None
     sides = [side for side in value.shape[1:] if isinstance(side, int)]
     return (sides[0], sides[1], sides[2]) if len(sides) == 3 else None

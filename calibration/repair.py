@@ -23,6 +23,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from convexport.calibration.histograms import TensorRange
+from convexport.calibration.placement import ACTIVATIONS
 from convexport.calibration.qdq import constant, output_axis
 
 # They keep channels apart and commute with a positive factor a channel.
@@ -68,9 +69,8 @@ def equalize(
     for node in model.graph:
         between = _values_behind(node)
         second = _only_user(between[-1]) if _scalable(node) else None
-        seen = next(
-            (ranges[name] for value in between if (name := str(value.name)) in ranges), None
-        )
+        names = [str(value.name) for value in _quantized(between)]
+        seen = next((ranges[name] for name in names if name in ranges), None)
         if second is None or seen is None or seen.channels is None or not _scalable(second):
             continue
         magnitude = seen.channels.magnitude.astype(np.float64)
@@ -94,6 +94,12 @@ def equalize(
         _scale(second, factor, 0 if _depthwise(second) else 1 - output_axis(second), bias=False)
         done.append(Equalized(str(node.name), str(second.name), spread))
     return tuple(done)
+
+
+def _quantized(between: list[ir.Value]) -> list[ir.Value]:
+    """The same without what an activation cuts off, which is in no INT8 range."""
+    producer = between[1].producer() if len(between) > 1 else None
+    return between[producer is not None and producer.op_type in ACTIVATIONS :]
 
 
 def _inputs_of(node: ir.Node) -> int:

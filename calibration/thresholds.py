@@ -166,7 +166,8 @@ def _occupied(seen: TensorRange) -> tuple[_Array, _Array]:
     held = np.flatnonzero(seen.counts[1:]) + 1
     first, end = (int(held[0]), int(held[-1]) + 1) if len(held) else (0, 1)
     edge = edges(end)[first:]
-    if edge[-2] < seen.magnitude:  # the last bin ends where the values do
+    # The last bin ends where the values do; beyond it the largest was not among the counted.
+    if edge[-2] < seen.magnitude and (seen.magnitude < edge[-1] or not len(held)):
         edge[-1] = seen.magnitude
     return seen.counts[first:end].astype(np.float64), edge
 

@@ -15,6 +15,8 @@ from convexport.exporter.options import BuildOptions
 from convexport.exporter.results import BuildResult, Made
 from convexport.exporter.targets import TENSORRT_GRAPHS, Target
 from convexport.exporter.trt_request import TrtRequest
+from convexport.runtime.batches import fixed_batch
+from convexport.runtime.errors import ConvexportError, UsageError
 from convexport.runtime.sessions import require_runtime
 from convexport.runtime.trt_config import TrtOptions
 
@@ -45,12 +47,14 @@ def deliver(build: Build, made: Made, output: Path, key: str) -> BuildResult:
         key: the hash of everything that was asked for.
 
     Raises:
+        UsageError: E0291, the graph does not take the batches that were asked for.
         ConvexportError: as ``runtime.trt_child.build_engine``; what the engine gives is not near
             enough to the reference.
     """
     held = tuple(made.facts["flavour"]["fp32_layers"])
     options = _options(build.options, build.target, build.precision, held)
     onnx, engine = made.entrant.model, None
+    options = _with_batch(options, build.options.tensorrt, fixed_batch(made.entrant.open()))
     if build.target.device:
         board = build.target.device.partition(":")[0]
         build.events.note(
@@ -85,6 +89,52 @@ def _with_engine(build: Build, made: Made, options: TrtOptions) -> tuple[Made, P
     if build.options.bench_seconds:
         made = build.latency({build.precision: entrant}, made)
     return made, engine.directory
+
+
+def _with_batch(options: TrtOptions, asked: TrtRequest | None, fixed: int | None) -> TrtOptions:
+    """The same for the batch that a graph insists on; a free one has to begin at 1.
+
+    Raises:
+        UsageError: E0291, another one was asked for.
+    """
+    only = (fixed or 1,) * 3
+    if fixed and (asked is None or asked.batch in (only, TrtRequest().batch)):
+        return replace(options, batch=only)
+    if fixed or options.batch[0] != 1:
+        raise UsageError(
+            "E0291",
+            f"no engine can take batches of {':'.join(map(str, options.batch))}",
+            why=f"the graph's batch is {fixed}"
+            if fixed
+            else "golden samples and single images are batches of 1",
+            hint=f"leave --batch out: it is {fixed}" if fixed else "begin at 1: --batch 1:8:32",
+        )
+    return options
+
+
+def machine_of(target: Target) -> list[str]:
+    """What an engine that is built here is for; nothing where none is."""
+    if not target.tensorrt or target.device:
+        return []
+    from convexport.runtime.cuda import cuda
+    from convexport.runtime.trt_engine import import_tensorrt
+
+    gpu = cuda().gpu
+    version = import_tensorrt("building an engine").__version__
+    return [version, gpu.name, gpu.compute_capability, gpu.driver]
+
+
+def engine_stands(target: Target, model: Path) -> bool:
+    """Whether a bundle's engine is there and intact, where it has to have one."""
+    if not machine_of(target):
+        return True
+    from convexport.runtime.trt_plan import find_plan, read_facts
+
+    try:
+        read_facts(find_plan(model), model)
+    except ConvexportError:
+        return False
+    return True
 
 
 def _options(

@@ -5,6 +5,7 @@ The device runs the very files of ``convexport.runtime`` that this machine would
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,6 +87,7 @@ def trtexec_line(manifest: Mapping[str, Any]) -> str:
     profile = [
         f"--{kind}Shapes={side}" for kind, side in zip(("min", "opt", "max"), sides, strict=True)
     ]
+    held = shlex.quote(",".join(f"{name}:fp32" for name in options.fp32_layers))
     words = {
         f"--onnx={manifest['model']}": True,
         "--saveEngine=engine.plan": True,
@@ -103,9 +105,14 @@ def trtexec_line(manifest: Mapping[str, Any]) -> str:
         "--versionCompatible": options.version_compatible,
         "--refit": options.refit,
         f"--useDLACore={options.dla} --allowGPUFallback": options.dla is not None,
+        f"--precisionConstraints=obey --layerPrecisions={held} --layerOutputTypes={held}": bool(
+            options.fp32_layers
+        ),
         "--profilingVerbosity=detailed": True,
     }
-    return " ".join(["trtexec", *(word for word, wanted in words.items() if wanted)])
+    return " ".join(
+        ["/usr/src/tensorrt/bin/trtexec", *(word for word, wanted in words.items() if wanted)]
+    )
 
 
 def _readme(manifest: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convexport.calibration.images import ImageSet
-from convexport.runtime.batches import DEFAULT_BATCH, filled, fixed_batch
+from convexport.runtime.batches import DEFAULT_BATCH, filled, fixed_batch, run_in_batches
 from convexport.runtime.specs import Preprocess, Runner
 
 
@@ -37,8 +37,5 @@ class HeldOut:
 
     def logits(self, session: Runner) -> np.ndarray:
         """What a model makes of all of them, float32 (N, classes)."""
-        name, output = session.inputs[0].name, session.outputs[0].name
         batches = self.batches(fixed_batch(session))
-        return np.concatenate(
-            [session.run({name: batch})[output][:count] for batch, count in batches]
-        )
+        return np.concatenate([run_in_batches(session, batch)[:count] for batch, count in batches])

@@ -39,7 +39,7 @@ from convexport.exporter.stages import (
     save,
 )
 from convexport.exporter.targets import Target
-from convexport.runtime.batches import filled, fixed_batch
+from convexport.runtime.batches import fixed_batch
 from convexport.runtime.errors import GateError, UnsupportedError
 from convexport.runtime.files import json_bytes
 from convexport.runtime.ort_session import OrtSession
@@ -109,7 +109,7 @@ def calibrate_stage(simplified: Path, request: Calibration, directory: Path) -> 
         done += count
         request.progress(done, len(request.images))
 
-    batches = (filled(tally.add(batch.array), fixed) for batch in reader)
+    batches = (tally.add(batch.array) for batch in reader)
     workers = len(os.sched_getaffinity(0))
     kept = Checkpoint(request.checkpoint) if request.checkpoint else None
     ranges = collect(runner, batches, outputs, workers=workers, progress=advance, checkpoint=kept)

@@ -33,8 +33,11 @@ class Entrant:
 
     def identity(self) -> dict[str, Any]:
         """What a measurement of it depends on; the stage's directory is named after its key."""
+        # Engines of one request differ from build to build.
+        own = sha256_of(self.model) if self.model.suffix == ".plan" else None
         return {
             "model": self.model.parent.name,
+            "sha256": own,
             "target": asdict(self.target),
             "precision": self.precision,
         }

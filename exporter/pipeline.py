@@ -27,7 +27,7 @@ from convexport.exporter.artifacts import (
 from convexport.exporter.bundle_writer import REPORT, Parts, existing_bundle, write_bundle
 from convexport.exporter.cache import StageCache, StageResult, stage_key
 from convexport.exporter.data import Images, choose_images
-from convexport.exporter.delivery import deliver, require_delivery
+from convexport.exporter.delivery import deliver, engine_stands, machine_of, require_delivery
 from convexport.exporter.events import Events
 from convexport.exporter.findings import (
     manifest_facts,
@@ -85,9 +85,10 @@ def build(
     request = common_request(source, images, options)
     request.update(target=asdict(target), precision=precision, runtime=version_of(target.runtime))
     request.update(tensorrt=options.tensorrt and asdict(options.tensorrt))
+    request.update(machine=machine_of(target))
     key = stage_key("bundle", request)
     manifest = existing_bundle(output, key, force=options.force)
-    if manifest is not None:
+    if manifest is not None and engine_stands(target, output / manifest.model):
         return BuildResult(output, manifest, read_json(output / REPORT))
     cache = StageCache(options.cache_dir, options.lock_timeout, events.note)
     return Build(source, images, target, precision, options, cache, events).run(output, key)

@@ -118,6 +118,7 @@ def _calibrate(build: Build, simplified: StageResult) -> StageResult:
         "notes": build.images.notes,
         "target": asdict(build.graph),
         "every": _every(build),
+        "quantizes": build.precision == "int8",
     }
     return build.stage("calibrate", inputs, produce)
 

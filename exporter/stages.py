@@ -124,7 +124,9 @@ def every_float(model: ir.Model) -> tuple[str, ...]:
     return tuple(
         str(value.name)
         for value in values
-        if value.dtype == ir.DataType.FLOAT and value.name not in model.graph.initializers
+        if isinstance(value.type, ir.TensorType)
+        and value.dtype == ir.DataType.FLOAT
+        and value.name not in model.graph.initializers
     )
 
 

@@ -160,7 +160,7 @@ def _wide(model: ir.Model, parser: Parser) -> Hits:
 def _concats(model: ir.Model, parser: Parser) -> Hits:
     for node in of_type(model, "Concat"):
         made = [_made_by(value, "DequantizeLinear") for value in node.inputs]
-        scales = {float(s) for each in made if each and (s := known(each.inputs[1])) is not None}
+        scales = {s.tobytes() for each in made if each and (s := known(each.inputs[1])) is not None}
         if len(scales) > 1:
             yield label(node), f"its inputs have {len(scales)} scales"
 

@@ -6,7 +6,7 @@ Operators are those of the importers in onnx/onnx-tensorrt at 8.5-GA, 8.6-GA, 10
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from packaging.version import Version
 
@@ -39,6 +39,7 @@ _11 = _10_16 | {"Swish"}
 # DOUBLE is narrowed to FLOAT everywhere; UINT8 is for inputs and outputs, followed by a Cast.
 _TYPES_8 = frozenset({"FLOAT", "FLOAT16", "DOUBLE", "INT8", "UINT8", "INT32", "INT64", "BOOL"})
 _TYPES_10 = _TYPES_8 | {"BFLOAT16", "FLOAT8E4M3FN", "INT4"}
+_TYPES_10_8 = _TYPES_10 | {"FLOAT4E2M1"}
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ PARSERS = (
     Parser(Version("8.5.2"), 17, _TYPES_8, _8_5),
     Parser(Version("8.6.1"), 17, _TYPES_8, _8_6),
     Parser(Version("10.3"), 20, _TYPES_10, _10_3),
-    Parser(Version("10.13"), 22, _TYPES_10, _10_13),
-    Parser(Version("10.16"), 22, _TYPES_10, _10_16),
-    Parser(Version("11.0"), 25, _TYPES_10, _11),
+    Parser(Version("10.13"), 22, _TYPES_10_8, _10_13),
+    Parser(Version("10.16"), 22, _TYPES_10_8, _10_16),
+    Parser(Version("11.0"), 25, _TYPES_10_8, _11),
 )
 
 
@@ -81,4 +82,7 @@ def parsers_of(target: Target) -> tuple[Parser, ...]:
         found = found_version(target)
     except MachineError:
         return rows
-    return tuple(row for row in rows if row.version <= found)[-1:] or rows[:1]
+    # Of the same major: what 10 reads is nearer to 10.3 than to 8.6.
+    near = [row for row in rows if row.version.major == found.major] or list(rows)
+    known = next((row for row in reversed(near) if row.version <= found), near[0])
+    return (replace(known, version=found),)

@@ -46,13 +46,14 @@ class TrtRequest:
 
 
 def sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
-    """``1:8:32`` → (1, 8, 32); ``8`` → (8, 8, 8)."""
+    """``1:8:32`` → (1, 8, 32); ``8`` → (1, 8, 8)."""
     if value is None:
         return None
     parts = value.split(":")
     if len(parts) not in (1, 3) or not all(part.isdecimal() for part in parts):
         raise click.BadParameter(f"{value!r} is not of the form MIN:OPT:MAX")
-    return tuple(int(part) for part in (parts if len(parts) == 3 else parts * 3))
+    numbers = [int(part) for part in parts]
+    return tuple(numbers) if len(numbers) == 3 else (1, numbers[0], numbers[0])
 
 
 _OPTIONS = (

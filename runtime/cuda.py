@@ -68,6 +68,10 @@ class Gpu:
     driver: str
 
 
+# Where they fail, the context still tells what is free.
+_ALLOCATES = ("cuMemAlloc_v2", "cuMemHostAlloc", "cuStreamCreate", "cuGraphInstantiateWithFlags")
+
+
 class Cuda:
     """The first visible GPU, in its primary context, which TensorRT uses too.
 
@@ -183,7 +187,8 @@ class Cuda:
     def _call(self, name: str, *arguments: Any) -> None:
         code = getattr(self._library, name)(*arguments)
         if code == _OUT_OF_MEMORY:
-            raise short_of_memory(f"{name} found no more", self.memory()[0])
+            free = self.memory()[0] if name in _ALLOCATES else 0
+            raise short_of_memory(f"{name} found no more", free)
         if code:
             raise MachineError(
                 "E0405",

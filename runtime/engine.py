@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Iterable, List, Tuple, Union
+from typing import Iterable, List, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from convexport.runtime.cpu import cpu_flags, integer_kernels
 from convexport.runtime.errors import GateError, InputError
 from convexport.runtime.preprocess import preprocess
 from convexport.runtime.sessions import Session, open_session
+from convexport.runtime.specs import TensorSpec
 
 Classified = List[Tuple[str, float]]
 
@@ -105,6 +106,13 @@ def _compare_units(manifest: Manifest) -> None:
         )
 
 
+def _same(found: Sequence[TensorSpec], told: TensorSpec) -> bool:
+    """Whether that is the only tensor; what a free dimension is called is up to the runtime."""
+    shapes = ([dim if isinstance(dim, int) else "" for dim in s.shape] for s in (*found, told))
+    kinds = {(s.name, s.dtype, *shape) for s, shape in zip((*found, told), shapes)}
+    return len(found) == 1 and len(kinds) == 1
+
+
 def load(
     bundle: Union[str, Path], *, threads: int = 0, self_test: bool = True, spin: bool = True
 ) -> Engine:
@@ -135,7 +143,8 @@ def load(
         threads=threads,
         spin=spin,
     )
-    if (session.inputs, session.outputs) != ((manifest.input,), (manifest.output,)):
+    told = (manifest.input, manifest.output)
+    if not all(map(_same, (session.inputs, session.outputs), told)):
         raise InputError(
             "E0315",
             "the model does not take and give what the manifest says",

@@ -17,7 +17,7 @@ from convexport.runtime.errors import ConvexportError, MachineError, rebuilt
 from convexport.runtime.files import sha256_of, write_atomically
 from convexport.runtime.trt_builder import build_plan
 from convexport.runtime.trt_config import TrtOptions
-from convexport.runtime.trt_engine import import_tensorrt, load_engine
+from convexport.runtime.trt_engine import import_tensorrt, load_engine, tensors
 from convexport.runtime.trt_layers import read_layers, summary
 from convexport.runtime.trt_plan import PlanFacts, read_facts, this_platform
 
@@ -81,15 +81,16 @@ def build_engine(
             raise
         free = f"{gpu} MiB of the GPU's memory, {host} MiB of the host's"
         raise _killed(error, onnx, plan, free) from error
-    # TensorRT's libraries may print too; ours is the last line.
-    answer = json.loads(stdout.splitlines()[-1])
+    answer = json.loads(stdout)
     if "error" in answer:
         raise rebuilt(answer["error"])
     return BuiltEngine(read_facts(plan), **answer)
 
 
 def main() -> None:
-    """Answer one request on stdin with one line of JSON on stdout."""
+    """Answer one request on stdin with JSON on stdout."""
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what libraries print, even while they are unloaded, is no answer
     request = json.load(sys.stdin)
     plan = Path(request["plan"])
     logging.basicConfig(
@@ -99,7 +100,8 @@ def main() -> None:
         answer = _build(request, plan)
     except ConvexportError as error:
         answer = {"error": {**error.to_dict(), "kind": type(error).__name__}}
-    print(f"\n{json.dumps(answer)}")
+    with os.fdopen(answers, "w") as out:
+        json.dump(answer, out)
 
 
 def _build(request: Mapping[str, Any], plan: Path) -> Dict[str, Any]:
@@ -123,14 +125,25 @@ def _build(request: Mapping[str, Any], plan: Path) -> Dict[str, Any]:
         driver=gpu.driver,
         options=options,
     ).write(plan)
-    engine, _keep = load_engine(trt, plan, host_code=options.version_compatible)
-    inspector = engine.create_engine_inspector()
-    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    engine, _keep = load_engine(trt, plan, plan.read_bytes(), options)
     return {
-        "layers": summary(read_layers(text)),
+        "layers": summary(read_layers(_inspected(trt, engine, options))),
         "seconds": round(seconds, 3),
         "cache_taken": made.cache_taken,
     }
+
+
+def _inspected(trt: Any, engine: Any, options: TrtOptions) -> str:
+    """What the inspector says of the layers, as JSON."""
+    inspector = engine.create_engine_inspector()
+    # Types of tensors are only told of shapes that are settled.
+    context = engine.create_execution_context()
+    if context is not None:
+        for spec in tensors(trt, engine, "INPUT"):
+            shape = tuple(options.batch[1] if isinstance(dim, str) else dim for dim in spec.shape)
+            context.set_input_shape(spec.name, shape)
+        inspector.execution_context = context
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def _killed(error: MachineError, onnx: Path, plan: Path, free: str) -> MachineError:

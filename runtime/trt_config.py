@@ -61,6 +61,10 @@ class TrtOptions:
             raise _bad("hardware", self.hardware, f"one of {', '.join(HARDWARE)}")
         if self.dla is not None and self.dla < 0:
             raise _bad("dla", self.dla, "the number of a core")
+        if self.dla is not None and len(set(sizes)) != 1:
+            raise _bad("batch", sizes, "MIN = OPT = MAX on a DLA")
+        if self.dla is not None and not self.typed and (self.int8 or not self.fp16):
+            raise _bad("dla", self.dla, "--fp16 beside it: a DLA runs neither FP32 nor Q/DQ")
         if self.typed and (self.fp16 or self.int8 or self.fp32_layers):
             raise _bad("typed", True, "no precision beside the graph's own")
 

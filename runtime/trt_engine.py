@@ -9,6 +9,7 @@ from convexport.runtime.cuda import cuda
 from convexport.runtime.errors import InputError, MachineError, UnsupportedError
 from convexport.runtime.optional import require
 from convexport.runtime.specs import TensorSpec
+from convexport.runtime.trt_config import TrtOptions
 from convexport.runtime.trt_logger import new_logger
 from convexport.runtime.trt_versions import generation
 
@@ -72,12 +73,15 @@ def start(kind: Any, logger: Any) -> Any:
     return made
 
 
-def load_engine(trt: Any, plan: Path, *, host_code: bool = False) -> Tuple[Any, Tuple[Any, Any]]:
+def load_engine(
+    trt: Any, plan: Path, data: bytes, options: TrtOptions
+) -> Tuple[Any, Tuple[Any, Any]]:
     """A plan's engine; then the logger and the runtime, which must live as long as it does.
 
     Args:
-        plan: verified: a plan is code.
-        host_code: whether it holds code for the CPU too, and may run it.
+        plan: its name, for errors.
+        data: its bytes, verified: a plan is code.
+        options: it was built with.
 
     Raises:
         MachineError: E0408, TensorRT cannot start.
@@ -86,9 +90,11 @@ def load_engine(trt: Any, plan: Path, *, host_code: bool = False) -> Tuple[Any, 
     logger = new_logger(trt)
     trt.init_libnvinfer_plugins(logger, "")
     runtime = start(trt.Runtime, logger)
-    if host_code:
+    if options.version_compatible:  # it holds code for the CPU too
         runtime.engine_host_code_allowed = True
-    engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+    if options.dla is not None:
+        runtime.DLA_core = options.dla
+    engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
         raise InputError(
             "E0316",

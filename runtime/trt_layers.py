@@ -96,10 +96,16 @@ def _layer(data: Dict[str, Any]) -> EngineLayer:
     return EngineLayer(
         name=name,
         kind=str(data.get("LayerType", "")),
-        precision="int8" if "int8" in taken else "".join(taken[:1]),
+        precision="int8" if "int8" in taken else "".join(taken[:1]) or _of_weights(data),
         output="".join(given[:1]),
         modules=tuple(dict.fromkeys(nodes)),
     )
+
+
+def _of_weights(data: Dict[str, Any]) -> str:
+    """What is still told where tensors are of unsettled shape."""
+    weights = data.get("Weights")
+    return _type({"Datatype": weights.get("Type")}) if isinstance(weights, dict) else ""
 
 
 def _type(tensor: Dict[str, Any]) -> str:

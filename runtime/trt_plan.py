@@ -6,6 +6,7 @@ to TensorRT before the file beside it says that it is ours, whole, and for this 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import sys
@@ -145,6 +146,18 @@ def read_facts(plan: Path, model: Optional[Path] = None) -> PlanFacts:
             hint="build it again",
         )
     return facts
+
+
+def read_plan(plan: Path, facts: PlanFacts) -> bytes:
+    """The bytes that the facts are about, even if the file is exchanged meanwhile.
+
+    Raises:
+        InputError: E0316, it was.
+    """
+    data = plan.read_bytes()
+    if hashlib.sha256(data).hexdigest() != facts.sha256:
+        raise InputError("E0316", f"{plan.name} changed while it was read", where=str(plan))
+    return data
 
 
 def _parsed(path: Path) -> PlanFacts:

@@ -21,7 +21,7 @@ from convexport.runtime.trt_engine import (
     require_gpu,
     tensors,
 )
-from convexport.runtime.trt_plan import find_plan, read_facts, require_fitting_plan
+from convexport.runtime.trt_plan import find_plan, read_facts, read_plan, require_fitting_plan
 
 Shapes = Dict[str, Tuple[int, ...]]
 
@@ -52,7 +52,7 @@ class TrtSession:
         options = self.facts.options
         require_fitting_plan(self.facts, trt.__version__, gpu.gpu)
         gpu.enter()
-        engine, self._keep = load_engine(trt, plan, host_code=options.version_compatible)
+        engine, self._keep = load_engine(trt, plan, read_plan(plan, self.facts), options)
         self.inputs = tensors(trt, engine, "INPUT")
         self.outputs = tensors(trt, engine, "OUTPUT")
         largest = {
@@ -67,14 +67,16 @@ class TrtSession:
         self._gpu, self._engine, self._context = gpu, engine, context
         self._graph_wanted = cuda_graph
         self._stream, self._lock = gpu.stream(), threading.Lock()
-        self._buffers = {s.name: _buffer(gpu, shape, s) for s, shape in largest.items()}
-        self._last: Optional[_Pass] = None
+        self._buffers: Dict[str, _Buffer] = {}
         self._graphs: List[int] = []
+        weakref.finalize(self, _release, gpu, self._stream, self._buffers, self._graphs)
+        for spec, shape in largest.items():
+            self._buffers[spec.name] = _buffer(gpu, shape, spec)
+        self._last: Optional[_Pass] = None
         self.runtime = f"tensorrt {trt.__version__}"
         self.provider = provider
         self.max_batch = options.batch[2]
         self.metadata: Dict[str, str] = {}
-        weakref.finalize(self, _release, gpu, self._stream, self._buffers, self._graphs)
 
     def run(self, feed: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
         """One forward pass.
@@ -121,7 +123,8 @@ class TrtSession:
                 if shadows[name].shape != shape:
                     raise UsageError("E0201", f"{name} will have the shape {shape}")
             for name, view in views.items():
-                self._context.set_tensor_address(name, int(view["data"][0]))
+                address = int(view["data"][0])
+                self._require(self._context.set_tensor_address(name, address), "take an address")
                 if view.get("stream") is not None:
                     self._gpu.synchronize(view["stream"])
             self._enqueue()
@@ -142,13 +145,22 @@ class TrtSession:
             # TensorRT must have run a shape once before its launches may be recorded, and its
             # context must not be touched between the recording and the last replay.
             if not last.graph:
-                self._gpu.begin_capture(self._stream)
-                self._transfer(last)
-                last = last._replace(graph=self._gpu.end_capture(self._stream))
+                last = last._replace(graph=self._recorded(last))
                 self._graphs.append(last.graph)
             self._gpu.launch(last.graph, self._stream)
         self._last = last
         return last.out
+
+    def _recorded(self, now: _Pass) -> int:
+        self._gpu.begin_capture(self._stream)
+        try:
+            self._transfer(now)
+        except BaseException:  # or else the stream would record for ever
+            with contextlib.suppress(MachineError):
+                self._gpu.destroy_graph(self._gpu.end_capture(self._stream))
+            self._last, self._graph_wanted = None, False
+            raise
+        return self._gpu.end_capture(self._stream)
 
     def _transfer(self, now: _Pass) -> None:
         for name, shape in now.shapes.items():
@@ -196,6 +208,10 @@ class TrtSession:
                 )
 
 
+# TensorRT asks it of every address that it is given.
+_ALIGNMENT = 256
+
+
 class _Pass(NamedTuple):
     """The shapes that the context is set to, and the recording of them if there is one."""
 
@@ -218,6 +234,9 @@ class _Shadow:
     def __init__(self, view: Mapping[str, Any]) -> None:
         if view.get("strides") is not None:
             raise UsageError("E0201", "an array on the GPU is not contiguous")
+        if int(view["data"][0]) % _ALIGNMENT:
+            what = f"an array on the GPU does not begin at a multiple of {_ALIGNMENT} bytes"
+            raise UsageError("E0201", what, hint="pass a copy of it")
         self.shape: Tuple[int, ...] = tuple(view["shape"])
         self.dtype = np.dtype(view["typestr"])
 
@@ -231,9 +250,14 @@ def _nbytes(shape: Tuple[int, ...], spec: TensorSpec) -> int:
 
 def _buffer(gpu: Cuda, shape: Tuple[int, ...], spec: TensorSpec) -> _Buffer:
     size = _nbytes(shape, spec)
-    host = gpu.allocate_host(size)
+    device = gpu.allocate(size)
+    try:
+        host = gpu.allocate_host(size)
+    except MachineError:
+        gpu.free(device)
+        raise
     memory = (ctypes.c_char * size).from_address(host)
-    return _Buffer(gpu.allocate(size), host, np.frombuffer(memoryview(memory), spec.dtype))
+    return _Buffer(device, host, np.frombuffer(memoryview(memory), spec.dtype))
 
 
 def _elements(buffer: _Buffer, shape: Tuple[int, ...]) -> np.ndarray:

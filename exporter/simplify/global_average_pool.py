@@ -35,8 +35,11 @@ def rewrite(node: ir.Node) -> list[ir.Node]:
     pool = ir.node("GlobalAveragePool", [node.inputs[0]], name=f"{node.name}.pool")
     if node.attributes.get_int("keepdims", 1):
         return [pool]
-    pooled = pool.outputs[0]
+    value, pooled = node.inputs[0], pool.outputs[0]
     pooled.name = pool.name
+    if value is not None and value.shape is not None:
+        pooled.type = value.type
+        pooled.shape = ir.Shape([*value.shape[:2], 1, 1])
     return [pool, ir.node("Flatten", [pooled], {"axis": 1}, name=f"{node.name}.flatten")]
 
 

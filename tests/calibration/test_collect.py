@@ -131,6 +131,27 @@ def test_no_more_batches_are_held_than_workers_can_use() -> None:
     assert sum(done) == 60 and max(held) <= 3 * 8
 
 
+class Fixed(Net):
+    """Insists on batches of four."""
+
+    inputs = (TensorSpec("x", (4, 2, 9, 9)),)
+
+    def run(self, feed):
+        assert len(feed["x"]) == 4
+        return super().run(feed)
+
+
+def test_what_a_fixed_batch_is_filled_up_with_is_not_counted() -> None:
+    rng = np.random.default_rng(6)
+    batches = [rng.normal(size=(n, 2, 9, 9)).astype(np.float32) for n in (4, 1)]
+    told: list[int] = []
+    seen = collect(Fixed(), batches, whole("x", "y"), progress=told.append)
+    for name, expected in collect(Net(), batches, whole("x", "y")).items():
+        assert np.array_equal(seen[name].counts, expected.counts)
+        assert np.array_equal(seen[name].channels.total, expected.channels.total)
+    assert sum(told) == 5
+
+
 def test_a_worker_that_fails_ends_it() -> None:
     good = np.zeros((1, 2, 9, 9), np.float32)
     with pytest.raises(InputError, match="E0350"):
@@ -199,6 +220,21 @@ def test_an_interrupted_pass_goes_on_where_it_was(tmp_path: Path) -> None:
         assert np.array_equal(seen.channels.total, resumed[name].channels.total)
     again.done()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_other_tensors_or_with_a_flipped_bit_is_passed_over(tmp_path: Path) -> None:
+    batches = [np.ones((1, 2, 9, 9), np.float32)] * 9
+    path = tmp_path / "pass.begun"
+    collect(Net(), batches, whole("x"), checkpoint=Checkpoint(path, seconds=0))
+    found = collect(Net(), batches, whole("x", "y"), checkpoint=Checkpoint(path, seconds=99))
+    assert found["y"].counts.sum() == found["x"].counts.sum() == 9 * 2 * 81
+    whole_file = bytearray(path.read_bytes())
+    for place in range(40, len(whole_file), 97):
+        torn = whole_file.copy()
+        torn[place] ^= 0xFF
+        path.write_bytes(torn)
+        ranges, groups = Checkpoint(path).read()  # never an error
+        assert groups in (0, 1, 2) or ranges
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 torn"])

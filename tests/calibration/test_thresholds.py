@@ -1,12 +1,14 @@
 """Thresholds against sorted values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from convexport.calibration.histograms import range_of
+from convexport.calibration.histograms import channels_of, range_of
 from convexport.calibration.thresholds import CANDIDATES, Method, percentile_of, threshold
 from convexport.runtime.errors import UsageError
 
@@ -132,6 +134,20 @@ def test_what_swish_gives_is_covered_on_both_sides() -> None:
     found = threshold(range_of(x / (1 + np.exp(-x))), Method(name="minmax"))
     assert found.low == pytest.approx(0.2785, abs=1e-3)
     assert found.high == pytest.approx(8, abs=0.01)
+
+
+@pytest.mark.parametrize("method", CANDIDATES, ids=str)
+def test_a_largest_value_that_was_not_counted_adds_no_others(method: Method) -> None:
+    """Counts are of a grid, bounds of everything: between the two nothing was seen."""
+    values = np.abs(np.random.default_rng(3).normal(size=(1, 1, 200, 200))).astype(np.float32)
+    bounds = channels_of(values)
+    outlier = replace(bounds, maximum=bounds.maximum * np.float32(40))
+    plain = threshold(range_of(values, channels=bounds), method)
+    found = threshold(range_of(values, channels=outlier), method)
+    if method.name == "minmax":
+        assert found.value == pytest.approx(40 * plain.value)
+    else:
+        assert found.value == pytest.approx(plain.value, rel=0.1)
 
 
 def test_auto_is_no_method_of_ranges() -> None:

@@ -309,12 +309,23 @@ class EngineInspector(_Guarded):
     """Says the layers of the JSON file, with the keys of its version."""
 
     def __init__(self, engine):
-        self._engine = engine
+        self._engine, self.execution_context = engine, None
 
     def get_engine_information(self, format):
         assert format == LayerInformationFormat.JSON  # noqa: F821
+        layers = self._engine._plan["net"]["layers"] or []
+        if self.execution_context is None or self.execution_context._shape is None:
+            layers = [_of_unsettled_shape(each) for each in layers]
         rest = {"I/O Tensors": []} if _MAJOR >= 11 else {"Bindings": ["input", "logits"]}
-        return json.dumps({"Layers": self._engine._plan["net"]["layers"] or [], **rest})
+        return json.dumps({"Layers": layers, **rest})
+
+
+def _of_unsettled_shape(layer):
+    """Without a context TensorRT tells no types of tensors whose shapes are dynamic."""
+    if not isinstance(layer, dict):
+        return layer
+    unknown = {"Format/Datatype": "N/A due to dynamic shapes"}
+    return {k: [unknown for _ in v] if k in ("Inputs", "Outputs") else v for k, v in layer.items()}
 
 
 class IExecutionContext(_Guarded):
