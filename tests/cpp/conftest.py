@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,17 @@ SANITIZERS = {
 }
 
 
+# Thread- and AddressSanitizer expect memory where it lies without much randomness.
+_WORDS = ["setarch", platform.machine(), "-R"]
+STILL = (
+    _WORDS
+    if shutil.which("setarch")
+    and subprocess.run([*_WORDS, "true"], capture_output=True).returncode == 0
+    else []
+)
+_RANDOM_BITS = Path("/proc/sys/vm/mmap_rnd_bits")
+
+
 def built_or_skipped(kind: Kind) -> Path:
     try:
         return built(kind)
@@ -43,13 +56,19 @@ def asan() -> Path:
 
 @pytest.fixture(scope="session")
 def tsan() -> Path:
+    try:
+        little = int(_RANDOM_BITS.read_text()) <= 28
+    except (OSError, ValueError):
+        little = False
+    if not STILL and not little:
+        pytest.skip("ThreadSanitizer needs an address space that is less random than here")
     return built_or_skipped(TSAN)
 
 
 def lines_of(program: Path, *arguments: str | Path, folder: Path | None = None) -> list[str]:
     """What a program of the tests says in a folder; that it ends well is asserted."""
     done = subprocess.run(
-        [program, *arguments],
+        [*STILL, program, *arguments],
         cwd=folder,
         capture_output=True,
         env={**os.environ, **SANITIZERS},

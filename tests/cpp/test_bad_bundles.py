@@ -98,6 +98,9 @@ SAME_WORDS: dict[str, Damage] = {
     "exif": edited("preprocess", "exif", value=None),
     "preprocess more": edited("preprocess", "gamma", value=2.2),
     "weights kind": edited("weights", "kind", value="bought"),
+    "words for numbers": edited(
+        "preprocess", value={**MANIFEST["preprocess"], "crop": ["a", 1], "resize": ["b", 1]}
+    ),
     "no such model": edited("model", value="other.onnx"),
     "digest": edited("files", "model.onnx", value="0" * 63),
     **{
@@ -115,7 +118,7 @@ SAME_WORDS: dict[str, Damage] = {
 
 # Refused with the same code; the reason is in the words of a library.
 SAME_CODE: dict[str, Damage] = {
-    "no model": written("model.onnx", b"not a model"),
+    "not a model": written("model.onnx", b"not a model"),
     "sample dtype": saved(SAMPLE, np.zeros((1, 1, 2, 2))),
     "sample cut": written(SAMPLE, b"\x93NUMPY\x01\x00\x76\x00{'descr'"),
     "sample short": written(SAMPLE, b"no array"),
@@ -163,6 +166,7 @@ def python_says(folder: Path) -> list[str]:
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
 def test_errors_have_the_codes_and_words_of_python(probe: Probe, tmp_path: Path) -> None:
     cases = {**SAME_WORDS, **SAME_CODE}
+    assert len(cases) == len(SAME_WORDS) + len(SAME_CODE)
     folders = [tmp_path / str(index) / "tiny" for index in range(len(cases))]
     for folder, damage in zip(folders, cases.values(), strict=True):
         damage(write_bundle(folder))

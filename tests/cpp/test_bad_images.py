@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,12 @@ def test_a_cut_file_gives_an_error_or_the_same_pixels(
     answers = probe("pixels", bundle, tmp_path, *paths)
     expected = [lines[0][:5] for lines in refusals(bundle, paths)]
     assert [answer[:5] for answer in answers] == expected
+
+
+def test_a_second_header_behind_the_pixels_changes_no_size(probe: Probe, tmp_path: Path) -> None:
+    bundle = with_preprocess(tmp_path / "bundle", **spec_of())
+    whole = png((9, 7, 8, 0), (b"\0" + bytes(range(9))) * 7)
+    second = struct.pack(">I4sIIBBBBB", 13, b"IHDR", 9, 0, 8, 0, 0, 0, 0)  # no rows at all
+    (tmp_path / "two.png").write_bytes(whole[:-12] + second)
+    (answer,) = probe("pixels", bundle, tmp_path, tmp_path / "two.png")
+    assert answer == "ok" or answer.startswith("E0314")

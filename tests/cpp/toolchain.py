@@ -12,7 +12,9 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +29,15 @@ BUILD = ROOT / "build/cpp"
 # Headers alone, which fit any machine; no older suite has those of ONNX Runtime.
 _SUITE = "trixie"
 _HEADERS = ("libonnxruntime-dev", "nlohmann-json3-dev", "libcli11-dev")
+_RELEASE = Path("/etc/os-release")
+# Debian 13 renamed libraries whose times have 64 bits.
+_T64 = "t64" if _RELEASE.exists() and "=trixie" in _RELEASE.read_text() else ""
 # Libraries have to be those of the machine's own suite, where the compiler does not find them.
 _LIBRARIES = {
     "jpeglib.h": ("libjpeg62-turbo-dev", "libjpeg62-turbo"),
-    "png.h": ("libpng-dev", "libpng16-16"),
+    "png.h": ("libpng-dev", f"libpng16-16{_T64}"),
     "zlib.h": ("zlib1g-dev", "zlib1g"),
-    "openssl/evp.h": ("libssl-dev", "libssl3"),
+    "openssl/evp.h": ("libssl-dev", f"libssl3{_T64}"),
 }
 _ONE_SUITE = f"""Types: deb
 URIs: http://deb.debian.org/debian
@@ -40,6 +45,17 @@ Suites: {_SUITE}
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 """
+
+
+# Without a network apt would wait for minutes.
+_PATIENCE = (
+    "APT::Sandbox::User=",
+    "Acquire::Retries=0",
+    "Acquire::http::Timeout=10",
+    "Acquire::https::Timeout=10",
+)
+_ARCHITECTURE = sysconfig.get_config_var("MULTIARCH") or ""
+_REFUSED_FOR_S = 1800
 
 
 class MissingToolError(Exception):
@@ -68,9 +84,21 @@ def built(kind: Kind) -> Path:
     BUILD.mkdir(parents=True, exist_ok=True)
     with FileLock(BUILD / "lock"):
         folder = BUILD / kind.name
-        call("cmake", "-S", SOURCES, "-B", folder, *places(), *kind.options)
+        call("cmake", "-S", SOURCES, "-B", folder, *_places_once(), *kind.options)
         call("ninja", "-C", folder)
     return folder
+
+
+def _places_once() -> list[str]:
+    """The same as ``places``; what could not be had is not tried again and again."""
+    refused = BUILD / "refused"
+    if refused.exists() and time.time() - refused.stat().st_mtime < _REFUSED_FOR_S:
+        raise MissingToolError(refused.read_text())
+    try:
+        return places()
+    except MissingToolError as error:
+        refused.write_text(str(error))
+        raise
 
 
 def places() -> list[str]:
@@ -85,6 +113,8 @@ def places() -> list[str]:
         "-DCMAKE_BUILD_TYPE=",
         "-DCMAKE_CXX_FLAGS=-O1 -g1",
         "-DCONVEXPORT_WERROR=ON",
+        # Where Debian keeps what depends on the architecture.
+        f"-DCMAKE_CXX_STANDARD_INCLUDE_DIRECTORIES={packages}/include/{_ARCHITECTURE}",
     ]
 
 
@@ -116,8 +146,11 @@ def _library() -> Path:
     folder = BUILD / "onnxruntime"
     folder.mkdir(exist_ok=True)
     for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
-        (folder / name).unlink(missing_ok=True)
-        (folder / name).symlink_to(found[0])
+        link, fresh = folder / name, folder / f"{name}.{os.getpid()}"
+        if not link.is_symlink() or link.readlink() != found[0]:  # others may be loading it
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(found[0])
+            fresh.replace(link)
     return folder / "libonnxruntime.so"
 
 
@@ -141,7 +174,7 @@ def _download(names: Sequence[str], *settings: str) -> None:
     """Unpack packages of the suites that apt-get is told of, or else of the machine's own."""
     with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
         private = (f"Dir::State::Lists={scratch}/lists", f"Dir::Cache={scratch}/cache")
-        words = [w for s in (*settings, *private, "APT::Sandbox::User=") for w in ("-o", s)]
+        words = [w for s in (*settings, *private, *_PATIENCE) for w in ("-o", s)]
         for folder in ("lists/partial", "cache/archives/partial"):
             (Path(scratch) / folder).mkdir(parents=True)
         for command in (["update"], ["download", *names]):

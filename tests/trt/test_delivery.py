@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,23 +20,28 @@ from convexport.exporter.console import console
 from convexport.exporter.options import BuildOptions
 from convexport.exporter.pipeline import build
 from convexport.exporter.trt_request import TrtRequest
+from convexport.runtime import cuda
 from convexport.runtime.errors import GateError, MachineError, UsageError
 
 from .conftest import WEIGHTS, Says, logits
 
 
-@pytest.fixture
-def net(tmp_path: Path) -> Path:
+def saved(path: Path, batch: str) -> Path:
     """What the double computes, as an ONNX file of a user's own."""
-    model = parser.parse_model("""
+    model = parser.parse_model(f"""
         <ir_version: 8, opset_import: ["": 17]>
-        net (float[batch, 1, 2, 2] input) => (float[batch, 3] logits) {
+        net (float[{batch}, 1, 2, 2] input) => (float[{batch}, 3] logits) {{
             flat = Flatten<axis = 1> (input)
             logits = Gemm<transB = 1> (flat, w)
-        }""")
+        }}""")
     model.graph.initializer.append(numpy_helper.from_array(WEIGHTS, "w"))
-    onnx.save(model, tmp_path / "tiny.onnx")
-    return tmp_path / "tiny.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    return saved(tmp_path / "tiny.onnx", "batch")
 
 
 def options(tmp_path: Path, target: str, **more: Any) -> BuildOptions:
@@ -101,6 +107,46 @@ def test_a_device_builds_its_own(tensorrt: Says, net: Path, tmp_path: Path) -> N
     assert ended.stdout.endswith("PASS\n"), ended.stdout + ended.stderr
     batch = np.ones((2, 1, 2, 2), np.float32)
     np.testing.assert_allclose(convexport.load(result.bundle)(batch), logits(batch), 1e-6)
+
+
+def test_a_free_batch_may_be_called_anything(tensorrt: Says, tmp_path: Path) -> None:
+    tensorrt("8.5")
+    result = build(str(saved(tmp_path / "n.onnx", "N")), options(tmp_path, "tensorrt"))
+    batch = np.ones((3, 1, 2, 2), np.float32)
+    np.testing.assert_allclose(convexport.load(result.bundle)(batch), logits(batch), 1e-6)
+
+
+def test_a_fixed_batch_is_the_engines(tensorrt: Says, tmp_path: Path) -> None:
+    net = saved(tmp_path / "four.onnx", "4")
+    tensorrt("8.5", input=[4, 1, 2, 2])
+    result = build(str(net), options(tmp_path, "tensorrt"))
+    assert result.manifest.data["tensorrt"]["options"]["batch"] == [4, 4, 4]
+    batch = np.linspace(0, 1, 24, dtype=np.float32).reshape(6, 1, 2, 2)
+    np.testing.assert_allclose(convexport.load(result.bundle)(batch), logits(batch), 1e-6)
+    other = options(tmp_path, "jetson-jp5", tensorrt=TrtRequest(batch=(1, 2, 2)), force=True)
+    with pytest.raises(UsageError, match="E0291"):
+        build(str(net), other)
+
+
+def test_a_batch_that_leaves_single_images_out_is_refused(net: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="E0291"):
+        build(str(net), options(tmp_path, "jetson-jp5", tensorrt=TrtRequest(batch=(2, 4, 8))))
+
+
+def test_an_engine_that_is_gone_or_of_another_gpu_is_built_again(
+    tensorrt: Says, net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensorrt("8.5")
+    result = build(str(net), options(tmp_path, "tensorrt"))
+    shutil.rmtree(result.bundle / "engine")
+    assert build(str(net), options(tmp_path, "tensorrt")).stages
+    convexport.load(result.bundle)
+    monkeypatch.setenv("FAKE_CUDA_NAME", "another GPU")
+    cuda.cuda.cache_clear()
+    with pytest.raises(MachineError, match="E0407"):
+        convexport.load(result.bundle)
+    build(str(net), options(tmp_path, "tensorrt", force=True))
+    convexport.load(result.bundle)
 
 
 def test_what_cannot_be_finished_is_refused_before_the_work(net: Path, tmp_path: Path) -> None:

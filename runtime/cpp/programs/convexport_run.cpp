@@ -7,10 +7,17 @@
 
 namespace {
 
-// Labels and names come from strangers: nothing in them may steer the terminal.
-std::string tame(std::string text) {
-  for (char& byte : text) {
-    if (static_cast<unsigned char>(byte) < 0x20 || byte == 0x7f) byte = '?';
+// Labels and names come from strangers: nothing in them may steer the terminal. Control
+// characters are those of ASCII, and those that UTF-8 writes as C2 80 to C2 9F.
+std::string tame(std::string text, bool lines = false) {
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const auto byte = static_cast<unsigned char>(text[at]);
+    const auto next = at + 1 < text.size() ? static_cast<unsigned char>(text[at + 1]) : 0;
+    if (byte == 0xc2 && next >= 0x80 && next < 0xa0) {
+      text.replace(at, 2, "?");
+    } else if ((byte < 0x20 && !(lines && byte == '\n')) || byte == 0x7f) {
+      text[at] = '?';
+    }
   }
   return text;
 }
@@ -25,7 +32,9 @@ void print(const std::string& image, const convexport::Classified& answer) {
 void run(const std::string& bundle, const std::vector<std::string>& images, std::size_t top,
          const convexport::LoadOptions& options) {
   const auto engine = convexport::Engine::load(bundle, options);
-  for (const std::string& warning : engine.warnings()) std::cerr << "warning: " << warning << '\n';
+  for (const std::string& warning : engine.warnings()) {
+    std::cerr << "warning: " << tame(warning) << '\n';
+  }
   if (engine.manifest().random_weights) {
     std::cerr << "warning: the weights are random: these answers mean nothing\n";
   }
@@ -55,7 +64,7 @@ int main(int count, char** arguments) {
     const int code = app.exit(error);
     return code == 0 ? 0 : 2;
   } catch (const convexport::Error& error) {
-    std::cerr << error.what() << '\n';
+    std::cerr << tame(error.what(), true) << '\n';
     return error.exit_code();
   } catch (const std::exception& error) {
     std::cerr << "a bug of convexport: " << error.what() << '\n';

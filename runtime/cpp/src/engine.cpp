@@ -108,6 +108,10 @@ Classified Engine::classify_tensor(Tensor input, std::size_t top) const {
     }
   }
   std::vector<float> scores = run(input).values;
+  if (labels_.empty() || scores.size() < labels_.size()) {
+    throw InputError("E0315", "the model does not take and give what the manifest says",
+                     manifest_.model, "", "build the bundle again");
+  }
   scores.resize(labels_.size());
   if (manifest_.output_kind == "logits") softmax(scores);
   std::vector<std::size_t> order(scores.size());

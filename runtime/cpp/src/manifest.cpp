@@ -84,7 +84,8 @@ void check_preprocess(const Json& data) {
   if (!one_of(data["exif"], {"apply", "ignore"})) {
     throw bad_field(kind, "exif", data["exif"], "one of ('apply', 'ignore')");
   }
-  const Json sizes = {data["crop"], data["resize"]}, numbers = {data["mean"], data["std"]};
+  const Json sizes = Json::array({data["crop"], data["resize"]});
+  const Json numbers = Json::array({data["mean"], data["std"]});
   const auto whole = [](const Json& each) { return each.is_number_integer(); };
   // What JSON calls a number is finite: the parser refuses what no double holds.
   const auto number = [](const Json& each) { return each.is_number(); };

@@ -60,6 +60,7 @@ Tensor read_npy(const std::filesystem::path& path) {
     if (dim > 0 && values > left / static_cast<std::size_t>(dim)) fail("its values are cut");
     values *= static_cast<std::size_t>(dim);
   }
+  if (values > left) fail("its values are cut");
   array.values.resize(values);
   if (values > 0) std::memcpy(array.values.data(), bytes->data() + end, values * sizeof(float));
   return array;

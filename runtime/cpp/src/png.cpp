@@ -210,7 +210,7 @@ ImageHeader png_header(const std::string& file, const std::string& name) {
       throw broken_image("Truncated File Read", name);
     }
     if (*kind == "IHDR" && *length < 13) throw broken_image("Truncated IHDR chunk", name);
-    if (*kind == "IHDR") known = read_ihdr(*body, header);
+    if (*kind == "IHDR" && !pixels) known = read_ihdr(*body, header);
     if (*kind == "IDAT") pixels = true;
     read_chunk(*kind, *body, header);
     const auto checksum = cursor.take_number(4);
