@@ -63,8 +63,7 @@ def compare_bundles(
         parity[_label(bundle)] = verify(bundle)
     manifests = {_label(bundle): read_manifest(bundle) for bundle in bundles}
     first = manifests[_label(bundles[0])]
-    # A TensorRT bundle has no engine of its FP32 graph: the first bundle itself is the baseline.
-    alone = against is None and first.runtime == "tensorrt"
+    alone = against is None and first.runtime == "tensorrt"  # it has no engine of its FP32 graph
     subjects = [] if alone else [_baseline(bundles[0], first, against)]
     subjects += [_subject(_label(bundle), bundle, manifests[_label(bundle)]) for bundle in bundles]
     for subject in subjects:

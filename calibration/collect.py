@@ -53,21 +53,7 @@ def collect(
     Raises:
         InputError: E0350, a tensor is not finite; E0351, there was no batch.
     """
-    (input_spec,) = runner.inputs
-
-    fixed = fixed_batch(runner)
-
-    def run(batch: Batch) -> Seen:
-        fed = filled(batch, fixed)
-        given = {input_spec.name: fed, **runner.run({input_spec.name: fed})}
-        # What a batch was filled up with is not counted.
-        return {n: v[: len(batch)] if v.shape[:1] == fed.shape[:1] else v for n, v in given.items()}
-
-    def observe(group: Sequence[Batch]) -> tuple[int, Ranges]:
-        seen = [run(batch) for batch in group]
-        found = {name: _range(seen, name, outputs) for name, outputs in tensors.items()}
-        return sum(map(len, group)), found
-
+    observe = _observer(runner, tensors)
     ranges, done = checkpoint.read() if checkpoint else ({}, 0)
     if ranges.keys() != tensors.keys():
         ranges, done = {}, 0
@@ -83,6 +69,26 @@ def collect(
     if not ranges:
         raise InputError("E0351", "there were no calibration images")
     return ranges
+
+
+def _observer(
+    runner: Runner, tensors: Mapping[str, Outputs]
+) -> Callable[[list[Batch]], tuple[int, Ranges]]:
+    """Runs a group of batches, and gives the number of images and what was seen."""
+    (input_spec,), fixed = runner.inputs, fixed_batch(runner)
+
+    def run(batch: Batch) -> Seen:
+        fed = filled(batch, fixed)
+        given = {input_spec.name: fed, **runner.run({input_spec.name: fed})}
+        # What a batch was filled up with is not counted.
+        return {n: v[: len(batch)] if v.shape[:1] == fed.shape[:1] else v for n, v in given.items()}
+
+    def observe(group: list[Batch]) -> tuple[int, Ranges]:
+        seen = [run(batch) for batch in group]
+        found = {name: _range(seen, name, outputs) for name, outputs in tensors.items()}
+        return sum(map(len, group)), found
+
+    return observe
 
 
 def summary(ranges: Mapping[str, TensorRange]) -> dict[str, dict[str, float]]:

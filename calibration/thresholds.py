@@ -143,9 +143,10 @@ def mse_of(seen: TensorRange) -> float:
         errors = [_power_lost(counts, edge, value) for value in candidates]
         return float(candidates[int(np.argmin(errors))])
 
-    coarse = best(seen.magnitude * _COARSE ** np.arange(_STEPS))
+    largest = min(seen.magnitude, float(edge[-1]))
+    coarse = best(largest * _COARSE ** np.arange(_STEPS))
     around = coarse * np.linspace(_COARSE, 1 / _COARSE, 17)
-    return best(np.asarray(np.minimum(around, seen.magnitude)))
+    return best(np.asarray(np.minimum(around, largest)))
 
 
 def entropy_of(seen: TensorRange) -> float:

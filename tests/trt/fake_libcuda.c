@@ -48,7 +48,8 @@ int cuMemGetInfo_v2(size_t *free_, size_t *total) {
     return 0;
 }
 int cuMemAlloc_v2(uint64_t *address, size_t size) {
-    *address = (uint64_t)(uintptr_t)malloc(size) ^ MASK; live++; return 0;
+    size_t whole = (size + 255) / 256 * 256;  /* aligned as the real one does */
+    *address = (uint64_t)(uintptr_t)aligned_alloc(256, whole) ^ MASK; live++; return 0;
 }
 void *fake_device(uint64_t address) { return (void *)(uintptr_t)(address ^ MASK); }
 int cuMemFree_v2(uint64_t address) { free(fake_device(address)); live--; return 0; }

@@ -231,7 +231,7 @@ def test_a_bundle_without_an_engine_is_told_before_it_is_loaded(
 )
 def test_trtexec_is_told_the_same(options: TrtOptions, words: set[str]) -> None:
     line = shlex.split(trtexec_line({**MANIFEST, **device_facts(options, ">=8.5")}))
-    assert line[:2] == ["trtexec", "--onnx=model.onnx"]
+    assert line[:2] == ["/usr/src/tensorrt/bin/trtexec", "--onnx=model.onnx"]
     flags = {"--stronglyTyped", "--fp16", "--int8", "--noTF32", "--refit", "--versionCompatible"}
     assert words <= set(line)
     assert {word for word in line if word in flags} == words & flags | (

@@ -220,7 +220,7 @@ def test_options_that_make_no_sense_are_refused(bad: dict[str, Any]) -> None:
 
 
 def test_options_survive_json() -> None:
-    options = TrtOptions(typed=False, int8=True, batch=(1, 2, 3), dla=0, fp32_layers=("a",))
+    options = TrtOptions(typed=False, fp16=True, batch=(2, 2, 2), dla=0, fp32_layers=("a",))
     assert TrtOptions.from_dict(json.loads(json.dumps(options.to_dict()))) == options
 
 
