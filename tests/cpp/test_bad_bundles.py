@@ -77,7 +77,7 @@ SAME_WORDS: dict[str, Damage] = {
     "golden nan": saved("sample/expected.npy", np.array([[1, np.nan, 3]], np.float32)),
     "provider": edited("provider", value="NpuExecutionProvider"),
     "input name": edited("input", "name", value="other"),
-    "input dim": edited("input", "shape", value=["n", 1, 2, 2]),
+    "input dim": edited("input", "shape", value=["n", 1, 3, 3]),
     "output dim": edited("output", "shape", value=["batch", 4]),
     "input unnamed": edited("input", value={"shape": [1, 1, 2, 2], "dtype": "float32"}),
     "input null": edited("input", "shape", value=[None, 1, 2, 2]),

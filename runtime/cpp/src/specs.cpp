@@ -1,5 +1,7 @@
 #include "convexport/specs.hpp"
 
+#include <algorithm>
+
 namespace convexport {
 
 bool TensorSpec::fits(const Shape& given) const {
@@ -21,7 +23,12 @@ std::string TensorSpec::text() const {
 }
 
 bool operator==(const TensorSpec& one, const TensorSpec& other) {
-  return one.name == other.name && one.shape == other.shape && one.dtype == other.dtype;
+  const auto same = [](const Dim& a, const Dim& b) {
+    return a.index() == b.index() && (a.index() == 1 || a == b);
+  };
+  return one.name == other.name && one.dtype == other.dtype &&
+         std::equal(one.shape.begin(), one.shape.end(), other.shape.begin(), other.shape.end(),
+                    same);
 }
 
 std::array<std::int64_t, 3> Preprocess::shape() const {

@@ -30,6 +30,7 @@ struct TensorSpec {
   bool fits(const Shape& given) const;
   std::string text() const;
 };
+// But for what a dimension that may vary is called: that is up to the runtime.
 bool operator==(const TensorSpec& one, const TensorSpec& other);
 
 // From a decoded image to the tensor that the net was trained on: resized with antialiasing,
