@@ -47,10 +47,12 @@ class Placement:
 
 
 # ONNX Runtime on a CPU: U8S8 is what its kernels run about three times as fast as FP32, S8S8
-# gains nothing; an Add or a pool between two convolutions in floats would undo the gain.
+# gains nothing; an Add, a Mul (of SiLU and squeeze-and-excitation) or a pool between two
+# convolutions in floats would undo the gain.
 CPU = Placement(
     integer_ops=frozenset(
-        {"Conv", "Gemm", "Add", "MaxPool", "GlobalAveragePool", "AveragePool", "Flatten", "Concat"}
+        {"Conv", "Gemm", "Add", "Mul", "MaxPool", "GlobalAveragePool", "AveragePool"}
+        | {"Flatten", "Concat"}
     ),
     float_outputs=frozenset({"Gemm"}),
     keep_scale=frozenset({"MaxPool", "Flatten"}),
