@@ -1,8 +1,8 @@
 """How near to the machine's limit a net runs: its operations against a matrix product's.
 
 The roof is measured, not read off a data sheet: the fastest matrix product that a runtime of this
-machine does in the same precision (S. Williams et al., Roofline, CACM 52, 2009, without the slope:
-convolutions of this size are not bound by memory).
+machine does in the same precision (S. Williams et al., Roofline, CACM 52, 2009). The slope that
+memory sets is left out: a net that memory holds back, of depthwise layers say, reaches less.
 """
 
 from __future__ import annotations

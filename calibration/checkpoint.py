@@ -21,7 +21,7 @@ class Checkpoint:
 
     Args:
         path: of the file; the same for the same model and images only.
-        seconds: between two times that it is written. One of ResNet-50 takes a third of a second.
+        seconds: between two times that it is written.
     """
 
     def __init__(self, path: Path, seconds: float = 30) -> None:

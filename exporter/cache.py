@@ -109,7 +109,7 @@ class StageCache:
             lock.acquire(timeout=0)
         except Timeout:
             self.waiting(f"waiting for another build that makes {directory.name}")
-            _acquire(lock, self.lock_timeout)
+            acquire(lock, self.lock_timeout, "the cache entry")
         try:
             yield
         finally:
@@ -146,13 +146,18 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def _acquire(lock: FileLock, timeout: float) -> None:
+def acquire(lock: FileLock, timeout: float, what: str) -> None:
+    """Take what other builds use too.
+
+    Raises:
+        BusyError: E0780, one of them holds it for too long.
+    """
     try:
         lock.acquire(timeout=timeout)
     except Timeout as error:
         raise BusyError(
             "E0780",
-            f"another build has held the cache entry for {timeout:g} s",
+            f"another build has held {what} for {timeout:g} s",
             where=lock.lock_file,
             hint="wait for it, or give a longer --lock-timeout",
         ) from error

@@ -13,10 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
+from convexport.exporter.cache import acquire
 from convexport.runtime.cuda import cuda
-from convexport.runtime.errors import BusyError
 from convexport.runtime.files import sha256_of, storage_errors
 from convexport.runtime.trt_child import build_engine
 from convexport.runtime.trt_config import TrtOptions
@@ -53,7 +53,7 @@ def engine_stage(
 
     Raises:
         ConvexportError: as ``runtime.trt_child.build_engine``.
-        BusyError: E0781, another build holds the GPU for too long.
+        BusyError: E0780, another build holds the GPU for too long.
     """
     with _gpu_to_itself(cache_root / "timing", lock_timeout) as timing_cache:
         made = build_engine(onnx, out / PLAN, options, timing_cache=timing_cache)
@@ -76,15 +76,7 @@ def _gpu_to_itself(folder: Path, timeout: float) -> Iterator[Path]:
     with storage_errors(folder):
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     lock = FileLock(folder / f"{name}.lock")
-    try:
-        lock.acquire(timeout=timeout)
-    except Timeout as error:
-        raise BusyError(
-            "E0781",
-            f"another engine has been building on this GPU for {timeout:g} s",
-            where=lock.lock_file,
-            hint="wait for it, or give a longer --lock-timeout",
-        ) from error
+    acquire(lock, timeout, "this GPU")
     try:
         yield folder / f"{name}.cache"
     finally:

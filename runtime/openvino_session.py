@@ -74,7 +74,7 @@ class OpenvinoSession:
         with self._turn:
             # In a thread of OpenVINO's own, not in the caller's: for each of those it keeps a
             # stream under the thread's id, and a later thread of that id has crashed in it.
-            # Inputs are read where they lie. The hand-over takes tens of us.
+            # Inputs are read where they lie.
             self._request.start_async(dict(feed), share_inputs=True)
             self._request.wait()
             return {

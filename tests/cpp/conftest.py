@@ -11,8 +11,8 @@ import pytest
 
 from convexport.exporter.options import BuildOptions
 from convexport.exporter.pipeline import build
+from tests.tiny import write_bundle
 
-from .bundles import write_bundle
 from .toolchain import ASAN, RELEASE, TESTS, TSAN, Kind, MissingToolError, built
 
 Probe = Callable[..., list[str]]

@@ -13,8 +13,8 @@ import pytest
 
 from convexport.runtime.engine import load
 from convexport.runtime.errors import ConvexportError
+from tests.tiny import MANIFEST, MODEL, seal, write_bundle
 
-from .bundles import MANIFEST, MODEL, seal, write_bundle
 from .conftest import Probe
 
 pytestmark = pytest.mark.slow  # builds the library first

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from convexport.runtime.engine import load
+from tests.tiny import MODEL, WEIGHTS, seal, write_bundle
 
-from .bundles import MODEL, WEIGHTS, fixed_batch_model, seal, write_bundle
+from .bundles import fixed_batch_model
 from .conftest import SANITIZERS, STILL, Probe, lines_of
 from .test_pixels import noise
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from convexport.runtime.engine import load
+from tests.tiny import seal
 
-from .bundles import seal
 from .test_pixels import noise
 from .toolchain import ROOT, SOURCES, call, places
 

@@ -13,20 +13,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 
 from convexport.runtime import cuda
+from tests.tiny import WEIGHTS
 
 HERE = Path(__file__).parent
 VERSIONS = ("8.5", "8.6", "10.3", "10.16", "11.1")
-WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
 Says = Callable[..., ModuleType]
-
-
-def logits(batch: np.ndarray) -> np.ndarray:
-    """What the double computes."""
-    return np.asarray(batch.reshape(len(batch), -1) @ WEIGHTS.T)
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,9 @@ from convexport.runtime.bundle import verify_files
 from convexport.runtime.errors import InputError
 from convexport.runtime.specs import Preprocess
 from convexport.runtime.trt_config import TrtOptions
+from tests.tiny import WEIGHTS, logits
 
-from .conftest import WEIGHTS, Says, logits
+from .conftest import Says
 
 OPTIONS = TrtOptions(typed=False, batch=(1, 1, 8))
 TENSORRT = Target(

@@ -16,8 +16,9 @@ from convexport.runtime.trt_config import TrtOptions
 from convexport.runtime.trt_layers import read_layers, summary
 from convexport.runtime.trt_plan import read_facts
 from convexport.runtime.trt_session import TrtSession
+from tests.tiny import logits
 
-from .conftest import VERSIONS, Says, logits, sha256
+from .conftest import VERSIONS, Says, sha256
 
 
 def tensor(kind: str) -> dict[str, Any]:

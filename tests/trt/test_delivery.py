@@ -22,8 +22,9 @@ from convexport.exporter.pipeline import build
 from convexport.exporter.trt_request import TrtRequest
 from convexport.runtime import cuda
 from convexport.runtime.errors import GateError, MachineError, UsageError
+from tests.tiny import WEIGHTS, logits
 
-from .conftest import WEIGHTS, Says, logits
+from .conftest import Says
 
 
 def saved(path: Path, batch: str) -> Path:

@@ -29,8 +29,10 @@ from convexport.exporter.device_bundle import (
 from convexport.runtime import board
 from convexport.runtime.errors import MachineError
 from convexport.runtime.trt_config import TrtOptions
+from tests import tiny
+from tests.tiny import logits
 
-from .conftest import Says, logits, sha256
+from .conftest import Says, sha256
 
 INT8 = TrtOptions(typed=False, fp16=True, int8=True, batch=(1, 1, 4))
 LAYERS = [
@@ -43,27 +45,11 @@ LAYERS = [
 ]
 SAMPLE = np.linspace(-1, 1, 4, dtype=np.float32).reshape(1, 1, 2, 2)
 MANIFEST: dict[str, Any] = {
-    "schema_version": 1,
-    "name": "tiny",
+    **tiny.MANIFEST,
     "precision": "int8",
     "target": "jetson",
     "runtime": "tensorrt",
     "provider": "CUDA",
-    "model": "model.onnx",
-    "reference": "model.onnx",
-    "input": {"name": "input", "shape": ["batch", 1, 2, 2], "dtype": "float32"},
-    "output": {"name": "logits", "shape": ["batch", 3], "dtype": "float32"},
-    "preprocess": {
-        "crop": [2, 2],
-        "resize": [2, 2],
-        "interpolation": "bilinear",
-        "channels": "L",
-        "mean": [0.0],
-        "std": [1.0],
-        "exif": "apply",
-    },
-    "weights": {"kind": "file", "source": "tiny"},
-    "output_kind": "logits",
     "golden_tolerance": 2e-2,
     **device_facts(INT8, ">=8.5.2,<8.6"),
 }

@@ -25,8 +25,9 @@ from convexport.runtime.trt_builder import build_plan
 from convexport.runtime.trt_config import TrtOptions
 from convexport.runtime.trt_plan import PlanFacts, facts_file, this_platform
 from convexport.runtime.trt_session import TrtSession
+from tests.tiny import logits
 
-from .conftest import VERSIONS, Says, logits, sha256
+from .conftest import VERSIONS, Says, sha256
 
 Make = Callable[..., Path]
 

@@ -74,7 +74,7 @@ def test_one_engine_at_a_time(tensorrt: Says, onnx_file: Path, tmp_path: Path) -
     build(tmp_path, onnx_file)
     (lock,) = (tmp_path / "timing").glob("*.lock")
     (tmp_path / "out").mkdir()
-    with FileLock(lock), pytest.raises(BusyError, match="E0781"):
+    with FileLock(lock), pytest.raises(BusyError, match="E0780"):
         engine_stage(onnx_file, WEAK, tmp_path, tmp_path / "out", lock_timeout=0.1)
 
 
