@@ -1,10 +1,10 @@
 """How much of each layer's output INT8 turns into noise: all layers in one pass.
 
 Beside every Conv and Gemm stands its twin, which reads the same floats through Q/DQ and has
-rounded weights. What it gives is compared in the graph itself, so that two numbers a layer come
+rounded weights. What it gives is compared in the graph itself, so that a few moments a layer come
 out and no tensor. The noise is a layer's own: none is inherited from the layers before it.
-The signal is what differs from a channel's mean: a mean that is the same for all images tells them
-not apart, however large it is.
+The signal is what differs from a channel's mean over all images: a mean that is the same for all
+tells them not apart, however large it is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from convexport.calibration.placement import Placement, activation_inputs, is_in
 from convexport.calibration.qdq import WEIGHTED, Scale, constant, output_axis, quantize_weight
 from convexport.runtime.specs import Runner
 
-_SIGNAL, _NOISE = "convexport.signal.", "convexport.noise."
+_MEAN, _SQUARE, _NOISE = "convexport.mean.", "convexport.square.", "convexport.noise."
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Sensitivity:
 
 
 def add_twins(model: ir.Model, scales: Mapping[str, Scale], placement: Placement) -> list[ir.Node]:
-    """Put a twin beside every layer, in place; the outputs become two sums of squares a layer.
+    """Put a twin beside every layer, in place; the outputs become three moments a layer.
 
     Returns:
         The layers that got one, in the order of the graph.
@@ -55,20 +55,19 @@ def add_twins(model: ir.Model, scales: Mapping[str, Scale], placement: Placement
     read: dict[str, ir.Value] = {}
     graph.outputs.clear()
     for node in layers:
-        data = activation_inputs(node)[0]
+        data, name = activation_inputs(node)[0], str(node.name)
+        beside = _Beside(graph, node)
         if str(data.name) not in read:
-            read[str(data.name)] = _through_integers(graph, data, scales[str(data.name)])
-        weight = _constant(graph, f"{node.name}.twin.weight", _rounded(node))
-        rest = node.inputs[2:]
+            read[str(data.name)] = beside.through_integers(data, scales[str(data.name)])
+        weight = beside.constant(f"{name}.twin.weight", _rounded(node))
         attributes = list(node.attributes.values())
-        twin = ir.Node("", node.op_type, [read[str(data.name)], weight, *rest], attributes)
-        difference = ir.node("Sub", [_added(graph, twin, f"{node.name}.twin"), node.outputs[0]])
-        centred = _centred(graph, node.outputs[0], str(node.name))
-        _sum_of_squares(graph, centred, _SIGNAL + str(node.name))
-        _sum_of_squares(
-            graph, _added(graph, difference, f"{node.name}.difference"), _NOISE + str(node.name)
-        )
-    graph.sort()
+        inputs = [read[str(data.name)], weight, *node.inputs[2:]]
+        twin = beside.add(ir.Node("", node.op_type, inputs, attributes), f"{name}.twin")
+        exact = node.outputs[0]
+        difference = beside.add(ir.node("Sub", [twin, exact]), f"{name}.difference")
+        beside.mean_of_channels(exact, _MEAN + name)
+        beside.mean_of_channels(beside.squared(exact, name), _SQUARE + name)
+        beside.mean_of_channels(beside.squared(difference, f"{name}.noise"), _NOISE + name)
     return layers
 
 
@@ -80,19 +79,21 @@ def measure(
     Args:
         layers: name and operator of each.
     """
-    sums: dict[str, float] = {}
-    name = runner.inputs[0].name
+    sums: dict[str, NDArray[np.float64]] = {}
+    images, name = 0, runner.inputs[0].name
     for batch in batches:
+        images += len(batch)
         for key, value in runner.run({name: batch}).items():
-            sums[key] = sums.get(key, 0.0) + float(value)
-    found = [
-        Sensitivity(node, operator, _decibels(sums[_SIGNAL + node], sums[_NOISE + node]))
-        for node, operator in layers
-    ]
+            sums[key] = sums.get(key, np.zeros(())) + len(batch) * value.astype(np.float64)
+    moments = {key: value / images for key, value in sums.items()}
+    found = [Sensitivity(node, operator, _decibels(node, moments)) for node, operator in layers]
     return tuple(sorted(found, key=lambda each: each.sqnr_db))
 
 
-def _decibels(signal: float, noise: float) -> float:
+def _decibels(node: str, moments: Mapping[str, NDArray[np.float64]]) -> float:
+    # Channels may be so far from zero that rounding leaves less than nothing of their variance.
+    signal = np.maximum(moments[_SQUARE + node] - moments[_MEAN + node] ** 2, 0).sum()
+    noise = moments[_NOISE + node].sum()
     # Bounded, so that it is a number in JSON: a layer that is all zeros has neither.
     tiny = float(np.finfo(np.float32).tiny)
     return float(np.clip(10 * np.log10(max(signal, tiny) / max(noise, tiny)), -99.0, 99.0))
@@ -106,42 +107,43 @@ def _rounded(node: ir.Node) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.moveaxis(integers * column, 0, axis), dtype=np.float32)
 
 
-def _through_integers(graph: ir.Graph, value: ir.Value, scale: Scale) -> ir.Value:
-    name = f"{value.name}.through"
-    parameters = [
-        _constant(graph, f"{name}.scale", np.array(scale.scale, np.float32)),
-        _constant(graph, f"{name}.zero_point", scale.zero_point),
-    ]
-    quantized = _added(graph, ir.node("QuantizeLinear", [value, *parameters]), f"{name}.Q")
-    return _added(graph, ir.node("DequantizeLinear", [quantized, *parameters]), f"{name}.DQ")
+class _Beside:
+    """Nodes right behind a layer, so that a runtime need not keep what they read for long."""
 
+    def __init__(self, graph: ir.Graph, layer: ir.Node) -> None:
+        self._graph, self._layer, self._last = graph, layer, layer
 
-def _centred(graph: ir.Graph, value: ir.Value, name: str) -> ir.Value:
-    """The value without its channels' means over a batch."""
-    if value.shape is None or value.shape[0] == 1:
-        return value  # of one image, a classifier's mean would be the signal itself
-    over = np.array([axis for axis in range(len(value.shape)) if axis != 1], np.int64)
-    if graph.opset_imports.get("", 0) < 18:  # where axes are no input yet
-        mean = ir.node("ReduceMean", [value], {"axes": over.tolist()})
-    else:
-        mean = ir.node("ReduceMean", [value, _constant(graph, f"{name}.twin.axes", over)])
-    _added(graph, mean, f"{name}.mean")
-    return _added(graph, ir.node("Sub", [value, mean.outputs[0]]), f"{name}.centred")
+    def add(self, node: ir.Node, name: str) -> ir.Value:
+        node.name = node.outputs[0].name = name
+        self._graph.insert_after(self._last, node)
+        self._last = node
+        return node.outputs[0]
 
+    def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
+        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+        self._graph.register_initializer(value)
+        return value
 
-def _sum_of_squares(graph: ir.Graph, value: ir.Value, name: str) -> None:
-    reduced = _added(graph, ir.node("ReduceSumSquare", [value], {"keepdims": 0}), name)
-    reduced.type, reduced.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
-    graph.outputs.append(reduced)
+    def through_integers(self, value: ir.Value, scale: Scale) -> ir.Value:
+        name = f"{value.name}.through"
+        parameters = [
+            self.constant(f"{name}.scale", np.array(scale.scale, np.float32)),
+            self.constant(f"{name}.zero_point", scale.zero_point),
+        ]
+        quantized = self.add(ir.node("QuantizeLinear", [value, *parameters]), f"{name}.Q")
+        return self.add(ir.node("DequantizeLinear", [quantized, *parameters]), f"{name}.DQ")
 
+    def squared(self, value: ir.Value, name: str) -> ir.Value:
+        return self.add(ir.node("Mul", [value, value]), f"{name}.squared")
 
-def _constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(value)
-    return value
-
-
-def _added(graph: ir.Graph, node: ir.Node, name: str) -> ir.Value:
-    node.name = node.outputs[0].name = name
-    graph.append(node)
-    return node.outputs[0]
+    def mean_of_channels(self, value: ir.Value, name: str) -> None:
+        """An output of one number a channel, the mean over images and places."""
+        over = [0, *range(2, constant(self._layer.inputs[1]).ndim)]
+        if self._graph.opset_imports.get("", 0) < 18:  # where axes are no input yet
+            mean = ir.node("ReduceMean", [value], {"axes": over, "keepdims": 0})
+        else:
+            axes = self.constant(f"{name}.axes", np.array(over, np.int64))
+            mean = ir.node("ReduceMean", [value, axes], {"keepdims": 0})
+        found = self.add(mean, name)
+        found.type, found.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([None])
+        self._graph.outputs.append(found)

@@ -117,19 +117,22 @@ class Trials:
         graph = self.graphs[recipe.equalized]
         model = ir.load(graph.model)
         decided = decide(model.graph, graph.thresholds, recipe.method, self.placement)
-        layers = add_twins(model, decided.scales, self.placement)
-        if not layers or len(self._few.images) < 2:
+        layers = [
+            (str(node.name), node.op_type)
+            for node in add_twins(model, decided.scales, self.placement)
+        ]
+        if not layers or len(self._few.images) < 2:  # one image has no signal but its own mean
             return ()
         path = self.scratch / "twins.onnx"
         try:
             save(ir.to_proto(model), path)
+            del model, decided  # with its twins the net is twice as large, and is loaded now
             session = OrtSession(path)
         finally:
             path.unlink(missing_ok=True)
-        # Of a single image left over, a classifier's signal would be its own mean: none.
-        fixed = fixed_batch(session)
-        batches = (batch for batch, _ in self._few.batches(fixed) if len(batch) > (fixed is None))
-        return measure(session, batches, [(str(node.name), node.op_type) for node in layers])
+        # One at a time: all that is put beside the layers is in memory at once.
+        batches = (batch for batch, _ in self._few.batches(fixed_batch(session) or 1))
+        return measure(session, batches, layers)
 
     @cached_property
     def _expected(self) -> np.ndarray:
