@@ -61,6 +61,17 @@ def test_only_inputs_are_quantized_and_of_an_addition_only_the_shortcut() -> Non
     )  # fmt: skip
 
 
+def test_a_concat_that_floats_read_is_left_in_floats() -> None:
+    """As in DenseNet, where a batch normalization and the next Concat read each of them."""
+    assert "cat" in quantized_tensors(net().graph, CPU)
+    text = TEXT.replace("(cat, w6", "(s, w6").replace("c5 =", "s = Sigmoid (cat)\n  c5 =")
+    chained = text.replace("s = S", "more = Concat <axis=1> (cat, r4)\n  e = Exp (more)\n  s = S")
+    for changed in (text, chained):
+        constants = {n: v.const_value.numpy() for n, v in net().graph.initializers.items()}
+        chosen = quantized_tensors(model(changed, constants).graph, CPU)
+        assert not {"cat", "more"} & {*chosen} and {"r3", "r4"} <= {*chosen}
+
+
 def test_a_concat_and_its_inputs_share_one_scale() -> None:
     sources = scale_sources(net().graph, TENSORRT)
     assert sources["r3"] == sources["cat"] == ("cat", "r3", "r4")
