@@ -33,6 +33,7 @@ class Placement:
         integer_bias: whether biases are stored as INT32 at the product of the two scales.
         half_scales: whether scales are numbers that FP16 holds, so that a graph whose Q/DQ have
             FP16 at their float ends has the same.
+        rewritten_pools: whether average pools are written as in ``calibration.pools``.
         kept: names of nodes that stay in floats, whatever they are.
     """
 
@@ -46,6 +47,7 @@ class Placement:
     activations: str = "int8"
     integer_bias: bool = False
     half_scales: bool = False
+    rewritten_pools: bool = False
     kept: frozenset[str] = frozenset()
 
 
@@ -63,6 +65,7 @@ CPU = Placement(
     keep_scale=frozenset({"MaxPool", "Flatten"}),
     activations="uint8",
     integer_bias=True,
+    rewritten_pools=True,
 )
 
 # TensorRT: inputs only, symmetric INT8; Conv + Add is one kernel that wants integers on the

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from convexport.calibration.placement import Placement, scale_sources, stranded
+from convexport.calibration.pools import keep_pools_in_floats, pools_to_convolutions
 from convexport.calibration.qdq import Scale, insert_qdq, scale_of
 from convexport.calibration.thresholds import Method, Threshold, Thresholds
 
@@ -62,8 +63,12 @@ def quantize(
     rules = replace(placement, kept=placement.kept | recipe.kept)
     if recipe.kept:
         rules = replace(rules, kept=rules.kept | stranded(model.graph, rules))
+    if rules.rewritten_pools:
+        pools_to_convolutions(model.graph)
     decided = decide(model.graph, thresholds, recipe.method, rules)
     ranges = thresholds.ranges.items()
     means = {name: seen.channels.mean for name, seen in ranges if seen.channels is not None}
     precisions = insert_qdq(model, decided.scales, rules, means if recipe.corrected else None)
+    if rules.rewritten_pools:
+        precisions |= dict.fromkeys(keep_pools_in_floats(model.graph), "fp32")
     return decided, precisions
