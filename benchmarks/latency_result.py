@@ -22,6 +22,7 @@ from convexport.benchmarks.statistics import (
     percentile,
     ratio_of_medians,
 )
+from convexport.benchmarks.trace import doubts
 
 PERCENTS = (50, 90, 95, 99)
 VALID, UNSTABLE = "VALID", "UNSTABLE"
@@ -201,7 +202,8 @@ def _machine(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[
     if load.steal is not None and load.steal > _STEAL_LIMIT:
         yield f"the hypervisor took {load.steal:.1%} of the CPUs (limit {_STEAL_LIMIT:.0%})"
     if load.throttles:
-        yield f"throttled {load.throttles} times, by heat or by the CPU quota"
+        yield f"throttled {load.throttles} times, by heat, current or the CPU quota"
+    yield from doubts([run.trace for run in recording.runs])
 
 
 _CHECKS: tuple[Callable[[Recording, tuple[SubjectResult, ...]], Iterator[str]], ...] = (
@@ -223,6 +225,9 @@ def _notes(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[st
         yield f"warm-up windows of {window_s:g} s instead of 1 s: the run is short"
     if recording.load.others is None:
         yield "the load of other processes is unknown"
+    watched = [run.trace for run in recording.runs if run.trace is not None]
+    if watched and all(trace.clock_mhz is None for trace in watched):
+        yield "the CPU's clock cannot be read here: a drop would not be seen"
     if recording.dropped_variables:
         yield f"environment variables left out: {', '.join(recording.dropped_variables)}"
     for run in recording.runs:

@@ -77,12 +77,17 @@ class LatencyOptions:
         return asdict(self)
 
 
-def measure(calls: Mapping[str, Call], options: LatencyOptions) -> dict[str, Samples]:
+def measure(
+    calls: Mapping[str, Call],
+    options: LatencyOptions,
+    *,
+    begun: Callable[[int], object] = lambda ns: None,
+) -> dict[str, Samples]:
     """Measure calls side by side in this process for ``options.duration_s`` seconds each.
 
     Only ``duration_s``, ``warmup_s`` and ``seed`` are used. A call that takes longer than its
     share is still made at least once a block. The cost of the clock is in every sample; see
-    ``overhead_ns``.
+    ``overhead_ns``. ``begun`` is told when, in ``time.perf_counter_ns``, the first block begins.
 
     Raises:
         UsageError: E0263, there is nothing to measure.
@@ -99,6 +104,7 @@ def measure(calls: Mapping[str, Call], options: LatencyOptions) -> dict[str, Sam
     samples: dict[str, list[int]] = {label: [] for label in calls}
     with _collector_off():
         begin = time.perf_counter_ns()
+        begun(begin)
         for label in _order(list(calls), rounds, options.seed):
             start, block = _block(calls[label], span)
             starts[label].append(start - begin)

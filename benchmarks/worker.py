@@ -15,7 +15,7 @@ import os
 import random
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,17 @@ from convexport.runtime.sessions import Session, open_session, require_runtime
 _MEMORY_CALLS = 10
 
 
+@dataclass
+class Span:
+    """When the measuring began, after loading and warm-up, in ``time.perf_counter_ns``."""
+
+    begin_ns: int = 0
+
+    def begin(self, ns: int) -> None:
+        """It begins."""
+        self.begin_ns = ns
+
+
 def main() -> None:
     """Answer one request."""
     answer = os.dup(1)
@@ -39,21 +50,24 @@ def main() -> None:
     request = json.loads(sys.stdin.buffer.read())
     subjects = [Subject.from_dict(subject) for subject in request["subjects"]]
     options = LatencyOptions(**request["options"])
+    span = Span()
     try:
-        value = {"ok": _JOBS[request["job"]](subjects, options)}
+        job = _JOBS[request["job"]]
+        value: dict[str, Any] = {"ok": job(subjects, options, span, **request.get("extra", {}))}
+        value["span_ns"] = [span.begin_ns, time.perf_counter_ns()]
     except ConvexportError as error:
         value = {"error": {"kind": type(error).__name__, **error.to_dict()}}
     with os.fdopen(answer, "wb") as stdout:
         stdout.write(json.dumps(value, allow_nan=False).encode())
 
 
-def _measure(subjects: list[Subject], options: LatencyOptions) -> dict[str, Any]:
+def _measure(subjects: list[Subject], options: LatencyOptions, span: Span) -> dict[str, Any]:
     _import_runtimes(subjects)
     # Whoever loads first grows the heap for the others.
     random.Random(options.seed).shuffle(subjects)
     loaded = {subject.label: _load(subject, options) for subject in subjects}
     calls = {label: call for label, (_, _, call) in loaded.items()}
-    samples = measure(calls, options)
+    samples = measure(calls, options, begun=span.begin)
     models = {
         label: ModelRun(load_ms, session.runtime, session.provider, samples[label])
         for label, (session, load_ms, _) in loaded.items()
@@ -61,7 +75,7 @@ def _measure(subjects: list[Subject], options: LatencyOptions) -> dict[str, Any]
     return Run(models, overhead_ns()).to_dict()
 
 
-def _memory(subjects: list[Subject], options: LatencyOptions) -> dict[str, Any]:
+def _memory(subjects: list[Subject], options: LatencyOptions, span: Span) -> dict[str, Any]:
     _import_runtimes(subjects)
     baseline = _peak_rss()
     _, _, call = _load(subjects[0], options)
