@@ -57,7 +57,7 @@ def bench(
     before = load_snapshot()
     for index in range(options.processes):
         report(f"process {index + 1} of {options.processes}: measuring {', '.join(labels)}")
-        runs.append(_run(subjects, _share(options, index), env))
+        runs.append(_run(subjects, share_of(options, index), env))
     load = load_between(before, load_snapshot())
     report("peak memory: one process a model")
     memory = {
@@ -69,7 +69,7 @@ def bench(
     )
 
 
-def _share(options: LatencyOptions, index: int) -> LatencyOptions:
+def share_of(options: LatencyOptions, index: int) -> LatencyOptions:
     """What one process does of the whole."""
     return replace(
         options,
@@ -81,4 +81,5 @@ def _share(options: LatencyOptions, index: int) -> LatencyOptions:
 
 def _run(subjects: Sequence[Subject], options: LatencyOptions, env: Mapping[str, str]) -> Run:
     answer = ask("measure", subjects, options, env, traced=True)
-    return Run.from_dict({**answer.value, "warnings": answer.warnings, "trace": answer.trace})
+    run = Run.from_dict({**answer.value, "warnings": answer.warnings})
+    return replace(run, trace=answer.trace)

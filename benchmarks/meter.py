@@ -95,14 +95,14 @@ def measure(
     if not calls:
         raise UsageError("E0263", "there is nothing to measure")
     firsts = {label: _timed(call) for label, call in calls.items()}
-    warm = {label: _warm_up(call, options) for label, call in calls.items()}
+    warm = {label: warm_up(call, options) for label, call in calls.items()}
     longest = max(median for _, median in warm.values())
     span = max(longest, int(min(_BLOCK_S, options.duration_s / 10) * _SECOND))
     rounds = math.ceil(options.duration_s * _SECOND / (2 * span))
     sizes: dict[str, list[int]] = {label: [] for label in calls}
     starts: dict[str, list[int]] = {label: [] for label in calls}
     samples: dict[str, list[int]] = {label: [] for label in calls}
-    with _collector_off():
+    with collector_off():
         begin = time.perf_counter_ns()
         begun(begin)
         for label in _order(list(calls), rounds, options.seed):
@@ -160,7 +160,7 @@ def _block(call: Call, span: int) -> tuple[int, list[int]]:
     return begin, samples
 
 
-def _warm_up(call: Call, options: LatencyOptions) -> tuple[Warmup, int]:
+def warm_up(call: Call, options: LatencyOptions) -> tuple[Warmup, int]:
     """Windows until two in a row agree, and the median of the last in ns."""
     window_s = _window_s(options)
     begin = time.perf_counter()
@@ -198,7 +198,8 @@ def _nothing() -> None:
 
 
 @contextmanager
-def _collector_off() -> Iterator[None]:
+def collector_off() -> Iterator[None]:
+    """Collect garbage now, and not again before the block is left."""
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()

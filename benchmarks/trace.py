@@ -73,12 +73,11 @@ class Trace:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Trace:
         """The inverse of ``to_dict``."""
-        return cls(
-            **{
-                key: tuple(map(float, value)) if isinstance(value, list) else value
-                for key, value in data.items()
-            }
-        )
+        fields: dict[str, Any] = {
+            key: tuple(map(float, value)) if isinstance(value, list) else value
+            for key, value in data.items()
+        }
+        return cls(**fields)
 
 
 class Sampler:

@@ -12,7 +12,7 @@ from typing import Any
 
 from convexport.benchmarks.meter import LatencyOptions, planned_s
 from convexport.benchmarks.recording import Subject
-from convexport.benchmarks.trace import Sampler
+from convexport.benchmarks.trace import Sampler, Trace
 from convexport.runtime.children import run_child
 from convexport.runtime.errors import MachineError, rebuilt
 
@@ -34,12 +34,12 @@ class Answer:
     Attributes:
         value: of its job.
         warnings: what it wrote to stderr.
-        trace: of the machine while it measured, as JSON; None where nobody watched.
+        trace: of the machine while it measured; None where nobody watched.
     """
 
     value: dict[str, Any]
     warnings: list[str]
-    trace: dict[str, Any] | None
+    trace: Trace | None
 
 
 def ask(
@@ -85,7 +85,7 @@ def ask(
     if "error" in answer:
         raise rebuilt(answer["error"])
     home = str(Path.home())
-    trace = sampler.trace(*answer["span_ns"]).to_dict() if traced else None
+    trace = sampler.trace(*answer["span_ns"]) if traced else None
     return Answer(answer["ok"], [line.replace(home, "~") for line in stderr], trace)
 
 
