@@ -13,6 +13,7 @@ of the others is an upper estimate of the percentile, at 99 % confidence.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -53,6 +54,11 @@ def allowed_late(n: int, percent: float) -> int:
     """How many of n requests may be later than a bound on that percentile; -1: n is too small."""
     cdf = binomial_cdf(n, 1 - percent / 100)
     return int(np.searchsorted(cdf, 1 - CONFIDENCE, side="right")) - 1
+
+
+def bound_floor(percent: float) -> int:
+    """The fewest requests that can keep a bound on that percentile, with none of them late."""
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log(percent / 100))
 
 
 def early_stopping(samples: Sequence[float] | npt.NDArray[Any], percent: float) -> EarlyStopping:

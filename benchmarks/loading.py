@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from convexport.benchmarks.meter import Call, LatencyOptions
 from convexport.benchmarks.recording import Subject
+from convexport.benchmarks.torch_session import TorchSession, require_torch
 from convexport.runtime.batches import fixed_batch
 from convexport.runtime.errors import InputError
 from convexport.runtime.files import sha256_of
@@ -65,7 +66,10 @@ class Loaded:
 def import_runtimes(subjects: Sequence[Subject]) -> None:
     """So that no model pays for it."""
     for subject in subjects:
-        require_runtime(subject.runtime, subject.provider)
+        if subject.net is None:
+            require_runtime(subject.runtime, subject.provider)
+        else:
+            require_torch(subject.runtime)
 
 
 def load(subject: Subject, options: LatencyOptions) -> Loaded:
@@ -77,19 +81,31 @@ def load(subject: Subject, options: LatencyOptions) -> Loaded:
     """
     _require_hash(subject)
     start = time.perf_counter()
-    session = open_session(
-        subject.model,
-        runtime=subject.runtime,
-        provider=subject.provider,
-        precision=subject.precision,
-        threads=options.threads,
-    )
+    session = _open(subject, options.threads)
     load_ms = (time.perf_counter() - start) * 1e3
     return Loaded(
         session,
         load_ms,
         lambda batch: _images(subject, session, batch, options.seed),
         subject.input_name,
+    )
+
+
+def load_alone(subjects: Sequence[Subject], options: LatencyOptions) -> Loaded:
+    """The only subject of a job; see ``load``."""
+    import_runtimes(subjects)
+    return load(subjects[0], options)
+
+
+def _open(subject: Subject, threads: int) -> Session:
+    if subject.net is not None:
+        return TorchSession(subject.model, subject.net, runtime=subject.runtime, threads=threads)
+    return open_session(
+        subject.model,
+        runtime=subject.runtime,
+        provider=subject.provider,
+        precision=subject.precision,
+        threads=threads,
     )
 
 

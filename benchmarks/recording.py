@@ -32,6 +32,8 @@ class Subject:
         data: an ``.npy`` file of shape (n, *input_shape) to feed; None feeds seeded noise.
         runtime: what must load it.
         precision: of the artefact.
+        net: for PyTorch: ``name``, ``classes`` and ``shape`` of the net that ``model`` is the
+            state_dict of.
     """
 
     label: str
@@ -43,6 +45,7 @@ class Subject:
     data: Path | None = None
     runtime: str = "onnxruntime"
     precision: str = "fp32"
+    net: Mapping[str, Any] | None = None
 
     def to_dict(self, *, paths: bool = False) -> dict[str, Any]:
         """As JSON; of files only the names, unless ``paths``."""

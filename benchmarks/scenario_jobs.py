@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from convexport.benchmarks.batches import usable_batches
 from convexport.benchmarks.early_stopping import allowed_late
-from convexport.benchmarks.loading import Loaded, Span, import_runtimes, load
+from convexport.benchmarks.loading import Loaded, Span, load_alone
 from convexport.benchmarks.loops import (
     SECOND,
     Call,
@@ -35,7 +35,7 @@ def stream_job(
 ) -> dict[str, Any]:
     """One subject in a scenario whose rate and batch are settled."""
     wanted = Scenario.from_dict(scenario)
-    loaded = _loaded(subjects, options)
+    loaded = load_alone(subjects, options)
     call = _query(loaded, wanted.images)
     with collector_off():
         warm_up(call, options)
@@ -54,30 +54,12 @@ def search_job(
 ) -> dict[str, Any]:
     """The rate (server) or the batch (offline) at which a scenario is worth measuring."""
     wanted = Scenario.from_dict(scenario)
-    loaded = _loaded(subjects, options)
+    loaded = load_alone(subjects, options)
     span.begin(time.perf_counter_ns())
     with collector_off():
         if wanted.name == "offline":
             return _best_batch(loaded, wanted, options)
         return _highest_rate(_query(loaded, 1), wanted, options)
-
-
-def batches_job(
-    subjects: list[Subject], options: LatencyOptions, span: Span, *, batches: list[int]
-) -> dict[str, Any]:
-    """One subject at each batch in turn, an equal share of the time for each."""
-    loaded = _loaded(subjects, options)
-    usable, why = _usable(loaded, batches)
-    streams = {}
-    with collector_off():
-        for index, batch in enumerate(usable):
-            call = loaded.call(batch)
-            warm_up(call, options)
-            if index == 0:
-                span.begin(time.perf_counter_ns())
-            duration_ns = int(options.duration_s / len(usable) * SECOND)
-            streams[str(batch)] = closed_loop(call, WallClock(), duration_ns=duration_ns).to_dict()
-    return {"streams": streams, "why": why}
 
 
 def run_scenario(call: Call, scenario: Scenario, options: LatencyOptions) -> Stream:
@@ -113,7 +95,7 @@ def _highest_rate(call: Call, scenario: Scenario, options: LatencyOptions) -> di
 
 
 def _best_batch(loaded: Loaded, scenario: Scenario, options: LatencyOptions) -> dict[str, Any]:
-    usable, why = _usable(loaded, scenario.batches)
+    usable, why = usable_batches(loaded, scenario.batches)
     tried = []
     for batch in usable:
         call = loaded.call(batch)
@@ -123,21 +105,6 @@ def _best_batch(loaded: Loaded, scenario: Scenario, options: LatencyOptions) -> 
         tried.append({"batch": batch, "throughput": rate})
     best = max(tried, key=lambda each: float(each["throughput"]))
     return {"batch": best["batch"], "tried": tried, "why": why}
-
-
-def _usable(loaded: Loaded, batches: Sequence[int]) -> tuple[list[int], str]:
-    """The batches that the model takes, and why the others are left out."""
-    fixed, largest = loaded.fixed_batch, loaded.largest_batch
-    if fixed is not None:
-        return [fixed], f"the model's batch is fixed at {fixed}"
-    usable = [batch for batch in batches if largest is None or batch <= largest]
-    why = f"the engine takes up to {largest} images" if len(usable) < len(batches) else ""
-    return usable or [largest or 1], why
-
-
-def _loaded(subjects: list[Subject], options: LatencyOptions) -> Loaded:
-    import_runtimes(subjects)
-    return load(subjects[0], options)
 
 
 def _query(loaded: Loaded, images: int) -> Call:

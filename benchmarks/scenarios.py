@@ -18,7 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from convexport.benchmarks.early_stopping import EarlyStopping, allowed_late, early_stopping
+from convexport.benchmarks.early_stopping import (
+    EarlyStopping,
+    allowed_late,
+    bound_floor,
+    early_stopping,
+)
 from convexport.benchmarks.host import Load
 from convexport.benchmarks.latency_result import PERCENTS, length_doubts, machine_doubts
 from convexport.benchmarks.loops import Stream
@@ -245,8 +250,9 @@ def evaluate_scenario(recording: ScenarioRecording) -> ScenarioResult:
         *length_doubts(recording.options),
         *machine_doubts(recording.load, recording.cpus, recording.traces),
     ]
-    if n < stopping.floor and scenario.name != "offline":
-        reasons.append(f"n too small: {n} of {stopping.floor} requests")
+    floor = stopping.floor if bound is None else bound_floor(scenario.percent)
+    if n < floor and scenario.name != "offline":
+        reasons.append(f"n too small: {n} of {floor} requests")
     elif late is not None and late > allowed_late(n, scenario.percent):
         reasons.append(
             f"{late} of {n} requests took more than {bound:g} ms: at most "

@@ -7,6 +7,8 @@ It reads one JSON request on stdin and writes one JSON answer on stdout. The job
     stream    one subject in a scenario                          -> Stream
     search    the rate or the batch that a scenario is run at
     batches   one subject at several batches                     -> Stream each
+    parts     a bundle, from an image file to its answer
+    soak      one subject, for long
 
 An error of ours travels in the answer; anything else ends the process with a traceback.
 """
@@ -23,10 +25,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from convexport.benchmarks.batches import batches_job
 from convexport.benchmarks.loading import Span, import_runtimes, load
 from convexport.benchmarks.meter import LatencyOptions, measure, overhead_ns
+from convexport.benchmarks.parts import parts_job
 from convexport.benchmarks.recording import Memory, ModelRun, Run, Subject
-from convexport.benchmarks.scenario_jobs import batches_job, search_job, stream_job
+from convexport.benchmarks.scenario_jobs import search_job, stream_job
+from convexport.benchmarks.soak import soak_job
 from convexport.runtime.errors import ConvexportError
 
 _MEMORY_CALLS = 10
@@ -88,6 +93,8 @@ _JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "stream": stream_job,
     "search": search_job,
     "batches": batches_job,
+    "parts": parts_job,
+    "soak": soak_job,
 }
 
 

@@ -71,7 +71,7 @@ def ask(
         "options": options.to_dict(),
         "extra": extra or {},
     }
-    timeout_s = options.timeout_s + len(subjects) * planned_s(options)
+    timeout_s = options.timeout_s + max(1, len(subjects)) * planned_s(options)
     with Sampler(gpu=any(each.provider not in _CPUS for each in subjects)) as sampler:
         started = sampler.start if traced else _unwatched
         stdout, stderr = run_child(

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from convexport.benchmarks.early_stopping import allowed_late, early_stopping
+from convexport.benchmarks.early_stopping import allowed_late, bound_floor, early_stopping
 from convexport.benchmarks.loops import (
     SECOND,
     Stream,
@@ -154,6 +154,12 @@ def test_below_the_floor_there_is_no_estimate(percent: int, floor: int) -> None:
     assert (few.estimate, few.floor, few.n) == (None, floor, floor - 1)
     enough = early_stopping(np.arange(floor)[::-1], percent)
     assert (enough.estimate, enough.discarded) == (floor - 1, 0)
+
+
+@pytest.mark.parametrize(("percent", "floor"), [(90, 44), (95, 90), (99, 459), (99.9, 4603)])
+def test_a_bound_takes_as_many_requests_with_none_late(percent: float, floor: int) -> None:
+    assert bound_floor(percent) == floor
+    assert (allowed_late(floor - 1, percent), allowed_late(floor, percent)) == (-1, 0)
 
 
 def test_allowed_late_against_the_binomial_written_out() -> None:
