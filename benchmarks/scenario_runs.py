@@ -22,6 +22,7 @@ from convexport.runtime.errors import GateError
 
 # A rate that held once by luck is lowered by so much, so many times.
 _STEP, _TRIES = 0.9, 4
+_PATIENCE_S = 3600.0
 
 
 def run_scenarios(
@@ -124,4 +125,6 @@ def _search(
 ) -> dict[str, Any]:
     report(f"{scenario.name}: looking for a {'batch' if scenario.bound_ms is None else 'rate'}")
     env, _ = environment()
-    return ask("search", [subject], options, env, extra={"scenario": scenario.to_dict()}).value
+    # A hundred requests of a slow net at a low rate, seven times over, take their time.
+    patient = replace(options, timeout_s=max(options.timeout_s, _PATIENCE_S))
+    return ask("search", [subject], patient, env, extra={"scenario": scenario.to_dict()}).value

@@ -25,7 +25,8 @@ from convexport.benchmarks.host import text_of
 PERIOD_S = 0.2
 CLOCK_LIMIT = 0.02
 COST_LIMIT = 0.005
-_WINDOW_S = 1.0
+# The clock of a second is the median of its readings; of fewer than so many it is not known.
+_WINDOW_S, _WINDOW_READINGS = 1.0, 3
 # Jetson's sensors that are switched off read -256 degrees; nothing that computes is at 150.
 _SANE_C = (-40.0, 150.0)
 _CPU_CHIPS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
@@ -187,7 +188,8 @@ def clock_drop(traces: Sequence[Trace], name: str = "clock_mhz") -> float | None
         if values is None:
             continue
         seconds = np.asarray(trace.t_s) // _WINDOW_S
-        medians += [np.median(np.asarray(values)[seconds == each]) for each in np.unique(seconds)]
+        windows = (np.asarray(values)[seconds == each] for each in np.unique(seconds))
+        medians += [np.median(each) for each in windows if len(each) >= _WINDOW_READINGS]
     if len(medians) < 2 or max(medians) <= 0:
         return None
     return float(1 - min(medians) / max(medians))

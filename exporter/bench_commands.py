@@ -62,11 +62,21 @@ def whole_numbers(ctx: click.Context, param: click.Parameter, value: str | None)
 @click.option("--bound-ms", type=float, help="server: what its p99 must not exceed.")
 @click.option("--samples-per-query", type=int, default=8, show_default=True, help="multi-stream.")
 @click.option("--parts", is_flag=True, help="Also decoding, preprocessing and the rest, apart.")
-@click.option("--soak", metavar="30m", callback=duration, help="Also one long run.")
-@click.option("--batches", metavar="1,8,32", callback=whole_numbers, help="Also other batches.")
-@click.option("--baseline", type=click.Path(path_type=Path), help="What --save wrote.")
 @click.option(
-    "--max-slowdown", metavar="SHARE", callback=share, help="With --baseline.  [default: 5%]"
+    "--soak", metavar="30m", callback=duration, help="Also one long run; its first and last minute."
+)
+@click.option(
+    "--batches",
+    metavar="1,8,32",
+    callback=whole_numbers,
+    help="Also batch against throughput; offline tries these.",
+)
+@click.option("--baseline", type=click.Path(path_type=Path), help="Compare with what --save wrote.")
+@click.option(
+    "--max-slowdown",
+    metavar="SHARE",
+    callback=share,
+    help="With --baseline: exit code 5 beyond it.  [default: 5%]",
 )
 @click.option("--save", type=click.Path(path_type=Path), help="Write everything as JSON.")
 @JSON

@@ -63,7 +63,7 @@ def test_a_short_soak_is_cut_in_halves(seconds: float) -> None:
 
 def test_a_soak_is_computed_again_from_its_samples() -> None:
     minutes = [np.full(500, ms * MS, dtype=np.int64) for ms in (10, 12)]
-    trace = Trace(t_s=(0.0, 1800.0), clock_mhz=(1500.0, 1200.0))
+    trace = Trace(t_s=(0.0, 0.2, 0.4, 9.0, 9.2, 9.4), clock_mhz=(1500.0,) * 3 + (1200.0,) * 3)
     made = Soak(1800.0, 60.0, *minutes, minutes[0], 1, QUIET, 4, trace)
     stored = json.loads(json.dumps(made.to_dict()))
     assert stored["slowdown"] == pytest.approx(1.2)
