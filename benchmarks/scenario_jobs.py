@@ -36,7 +36,7 @@ def stream_job(
     """One subject in a scenario whose rate and batch are settled."""
     wanted = Scenario.from_dict(scenario)
     loaded = load_alone(subjects, options)
-    call = _query(loaded, wanted.images)
+    call = query(loaded, wanted.images)
     with collector_off():
         warm_up(call, options)
         span.begin(time.perf_counter_ns())
@@ -59,7 +59,7 @@ def search_job(
     with collector_off():
         if wanted.name == "offline":
             return _best_batch(loaded, wanted, options)
-        return _highest_rate(_query(loaded, 1), wanted, options)
+        return _highest_rate(query(loaded, 1), wanted, options)
 
 
 def run_scenario(call: Call, scenario: Scenario, options: LatencyOptions) -> Stream:
@@ -107,8 +107,8 @@ def _best_batch(loaded: Loaded, scenario: Scenario, options: LatencyOptions) -> 
     return {"batch": best["batch"], "tried": tried, "why": why}
 
 
-def _query(loaded: Loaded, images: int) -> Call:
-    """A call with so many images; where the batch is fixed, as many calls as that takes."""
+def query(loaded: Loaded, images: int) -> Call:
+    """A call that answers so many images; where the batch is fixed, as many calls as that takes."""
     batch = loaded.fixed_batch or min(images, loaded.largest_batch or images)
     call = loaded.call(batch)
     times = math.ceil(images / batch)

@@ -15,6 +15,7 @@ import numpy as np
 from convexport.benchmarks.parity import PARITY_IMAGES, Parity, compare, require_parity
 from convexport.benchmarks.recording import Subject
 from convexport.benchmarks.torch_session import TorchSession, require_torch
+from convexport.benchmarks.workers import CPUS
 from convexport.calibration.photographs import photographs
 from convexport.runtime.batches import run_in_batches
 from convexport.runtime.bundle import Manifest
@@ -92,6 +93,8 @@ def torch_parity(subject: Subject, bundle: Path, manifest: Manifest, threads: in
 def _weights_request(manifest: Manifest) -> str:
     """What to ask of the zoo for the weights that the manifest names."""
     facts: dict[str, Any] = manifest.data["weights"]
+    if manifest.provider not in CPUS:
+        raise _refused(manifest.name, f"PyTorch runs on the CPU here, this on {manifest.provider}")
     if manifest.data["source"] != "zoo" or "+" in manifest.name:
         raise _refused(manifest.name, "it is no single net of the zoo")
     if "classifier" in facts:

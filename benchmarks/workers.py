@@ -24,7 +24,7 @@ _ODD = (
     "ORT_", "OV_", "PYTHONDEV", "PYTHONMALLOC", "PYTHONTRACEMALLOC", "PYTHONPROFILE",
     "PYTHONWARN", "TBB_",
 )  # fmt: skip
-_CPUS = ("CPU", "CPUExecutionProvider")
+CPUS = ("CPU", "CPUExecutionProvider")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def ask(
         "extra": extra or {},
     }
     timeout_s = options.timeout_s + max(1, len(subjects)) * planned_s(options)
-    with Sampler(gpu=any(each.provider not in _CPUS for each in subjects)) as sampler:
+    with Sampler(gpu=any(each.provider not in CPUS for each in subjects)) as sampler:
         started = sampler.start if traced else _unwatched
         stdout, stderr = run_child(
             _WORKER, json.dumps(request).encode(), timeout_s=timeout_s, env=env, started=started

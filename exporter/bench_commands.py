@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from convexport.benchmarks.compare_bundles import Extras
     from convexport.benchmarks.regression import Change
 
+_OF_SCENARIO = {"qps": "server", "bound_ms": "server", "samples_per_query": "multi-stream"}
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -60,7 +61,7 @@ def whole_numbers(ctx: click.Context, param: click.Parameter, value: str | None)
 )
 @click.option("--qps", type=float, help="server: requests a second.  [default: the most that hold]")
 @click.option("--bound-ms", type=float, help="server: what its p99 must not exceed.")
-@click.option("--samples-per-query", type=int, default=8, show_default=True, help="multi-stream.")
+@click.option("--samples-per-query", type=int, help="multi-stream: images each.  [default: 8]")
 @click.option("--parts", is_flag=True, help="Also decoding, preprocessing and the rest, apart.")
 @click.option(
     "--soak", metavar="30m", callback=duration, help="Also one long run; its first and last minute."
@@ -126,24 +127,19 @@ def _extras(given: dict[str, Any]) -> Extras:
     from convexport.benchmarks.compare_bundles import Extras
     from convexport.benchmarks.scenarios import Scenario
 
-    for name in ("qps", "bound_ms"):
-        if given[name] is not None and "server" not in given["scenarios"]:
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(
-                "E0284", f"{flag} is for --scenario server", hint=f"add it, or leave {flag} out"
-            )
-    rates = {"qps": given["qps"], "bound_ms": given["bound_ms"]}
-    scenarios = (
-        Scenario(
-            name=name,
-            samples_per_query=given["samples_per_query"],
-            **(rates if name == "server" else {}),
-            **({"batches": given["batches"]} if given["batches"] else {}),
-        )
-        for name in dict.fromkeys(given["scenarios"])
-    )
+    fields: dict[str, dict[str, Any]] = {name: {} for name in given["scenarios"]}
+    for option, name in _OF_SCENARIO.items():
+        if given[option] is None:
+            continue
+        if name not in fields:
+            flag = f"--{option.replace('_', '-')}"
+            hint = f"add it, or leave {flag} out"
+            raise UsageError("E0284", f"{flag} is for --scenario {name}", hint=hint)
+        fields[name][option] = given[option]
+    if given["batches"] and "offline" in fields:
+        fields["offline"]["batches"] = given["batches"]
     return Extras(
-        scenarios=tuple(scenarios),
+        scenarios=tuple(Scenario(name=name, **chosen) for name, chosen in fields.items()),
         parts=given["parts"],
         soak_s=given["soak"],
         batches=given["batches"],

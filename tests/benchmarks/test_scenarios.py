@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convexport.benchmarks.batches import usable_batches
 from convexport.benchmarks.host import Load
 from convexport.benchmarks.latency import LatencyOptions
+from convexport.benchmarks.loading import Loaded
 from convexport.benchmarks.loops import Stream
 from convexport.benchmarks.recording import Subject
+from convexport.benchmarks.scenario_jobs import query
 from convexport.benchmarks.scenario_runs import run_scenarios
 from convexport.benchmarks.scenarios import (
     Scenario,
@@ -23,6 +26,7 @@ from convexport.benchmarks.scenarios import (
 )
 from convexport.benchmarks.trace import Trace
 from convexport.runtime.errors import GateError, InputError, UsageError
+from convexport.runtime.specs import TensorSpec
 
 MakeSubject = Callable[..., Subject]
 QUIET = Load(load_1m=0.1, own=0.5, others=0.0, steal=0.0, throttles=0)
@@ -126,6 +130,57 @@ def test_what_was_given_up_says_so() -> None:
 def test_scenarios_that_make_no_sense(fields: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="E0269"):
         Scenario(**fields)
+
+
+class Engine:
+    """Notes the batches that it is asked for."""
+
+    runtime, provider = "fake 1", "FakeProvider"
+    outputs = ()
+
+    def __init__(self, batch: int | str, max_batch: int | None = None) -> None:
+        self.inputs = (TensorSpec("x", (batch, 3)),)
+        self.max_batch = max_batch
+        self.asked: list[int] = []
+
+    def run(self, feed: Any) -> Any:
+        self.asked.append(len(feed["x"]))
+        return {}
+
+    def loaded(self) -> Loaded:
+        return Loaded(self, 1.0, lambda batch: np.zeros((batch, 3)), "x")
+
+
+@pytest.mark.parametrize(
+    ("engine", "images", "asked"),
+    [
+        (Engine("batch"), 8, [8]),
+        (Engine(4), 8, [4, 4]),
+        (Engine(4), 1, [4]),
+        (Engine(4), 6, [4, 4]),
+        (Engine("batch", max_batch=3), 8, [3, 3, 3]),
+    ],
+)
+def test_a_request_takes_as_many_calls_as_the_batch_needs(
+    engine: Engine, images: int, asked: list[int]
+) -> None:
+    query(engine.loaded(), images)()
+    assert engine.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("engine", "usable", "why"),
+    [
+        (Engine("batch"), [1, 8, 32], ""),
+        (Engine(4), [4], "fixed at 4"),
+        (Engine("batch", max_batch=8), [1, 8], "up to 8 images"),
+    ],
+)
+def test_batches_that_the_model_does_not_take_are_left_out(
+    engine: Engine, usable: list[int], why: str
+) -> None:
+    found, told = usable_batches(engine.loaded(), (1, 8, 32))
+    assert found == usable and why in told
 
 
 @pytest.mark.slow

@@ -6,12 +6,16 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from convexport.benchmarks.samples import pack, unpack
+from convexport.benchmarks.torch_baseline import torch_subject
+from convexport.runtime.bundle import read_manifest
+from convexport.runtime.errors import UnsupportedError
 
 Refused = Callable[..., Any]
 
@@ -73,6 +77,7 @@ def test_a_baseline_with_another_input_is_refused(
     [
         (("--qps", "5"), 2, "E0284"),
         (("--bound-ms", "5", "--scenario", "offline"), 2, "E0284"),
+        (("--samples-per-query", "4", "--scenario", "offline"), 2, "E0284"),
         (("--max-slowdown", "5%"), 2, "E0284"),
         (("--scenario", "sever"), 2, "did you mean server"),
         (("--scenario", "server"), 2, "E0269"),
@@ -107,6 +112,13 @@ def test_a_net_that_cannot_be_made_again_is_no_baseline(
     path.write_text(json.dumps({**manifest, **facts, "weights": weights}))
     done = refused(6, "E0660", "bench", "bundle", "--against", "torch", *SHORT)
     assert why in done.err
+
+
+def test_pytorch_on_the_cpu_is_no_baseline_for_a_gpu(bundle: Path) -> None:
+    manifest = replace(read_manifest(bundle), provider="CUDAExecutionProvider")
+    with pytest.raises(UnsupportedError, match="E0660") as caught:
+        torch_subject(bundle, manifest, "torch", cache_dir=bundle, scratch=bundle)
+    assert "PyTorch runs on the CPU" in caught.value.why
 
 
 def test_compiling_without_a_compiler_says_what_to_install(
