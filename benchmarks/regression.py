@@ -7,6 +7,7 @@ makes the interval wide, and the gate then says that it cannot tell.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from convexport.benchmarks.latency_result import BenchResult, SubjectResult, eva
 from convexport.benchmarks.meter import LatencyOptions
 from convexport.benchmarks.recording import Recording
 from convexport.benchmarks.statistics import ratio_of_groups
-from convexport.runtime.errors import GateError, InputError
+from convexport.runtime.errors import GateError, InputError, UsageError
 from convexport.runtime.files import read_json
 
 # What a latency depends on beside the model: of the options, of the host, and of each subject.
@@ -68,6 +69,18 @@ def read_baseline(path: Path) -> BenchResult:
             hint="convexport bench BUNDLE --save FILE writes one",
         )
     return evaluate(Recording.from_dict(latency["recording"]))
+
+
+def require_limit(max_slowdown: float) -> None:
+    """Refuse a limit that nothing could exceed, or everything.
+
+    Raises:
+        UsageError: E0270, it is no share of at least 0.
+    """
+    if not 0 <= max_slowdown < math.inf:
+        raise UsageError(
+            "E0270", f"a slowdown of {max_slowdown:g} is no limit", hint="--max-slowdown 5%"
+        )
 
 
 def require_comparable(

@@ -100,9 +100,10 @@ def bench(bundles: tuple[Path, ...], against: Path | None, as_json: bool, **give
     if given["max_slowdown"] is not None and given["baseline"] is None:
         raise UsageError("E0284", "--max-slowdown is for --baseline", hint="add --baseline FILE")
     labels = [bundle.resolve().name for bundle in bundles]
-    then = None
+    then, limit = None, 0.05 if given["max_slowdown"] is None else given["max_slowdown"]
     if given["baseline"] is not None:
         then = regression.read_baseline(given["baseline"])
+        regression.require_limit(limit)
         regression.require_comparable(then, labels, options, describe_host())
     events = ConsoleEvents()
     events.start("bench")
@@ -113,13 +114,14 @@ def bench(bundles: tuple[Path, ...], against: Path | None, as_json: bool, **give
     finally:
         events.close()
     found: list[Change] = []
-    if then is not None:
-        limit = 0.05 if given["max_slowdown"] is None else given["max_slowdown"]
-        found = regression.changes(then, result.latency, labels, limit)
-    data = {**result.to_dict(), "regression": [each.to_dict() for each in found]}
-    if given["save"] is not None:
-        write_atomically(given["save"], json_bytes(data))
-    print_result(as_json, data, lambda: bench_summary.as_text(result, found))
+    try:
+        if then is not None:
+            found = regression.changes(then, result.latency, labels, limit)
+    finally:  # whatever becomes of the gate, what took minutes to measure is shown and kept
+        data = {**result.to_dict(), "regression": [each.to_dict() for each in found]}
+        print_result(as_json, data, lambda: bench_summary.as_text(result, found))
+        if given["save"] is not None:
+            write_atomically(given["save"], json_bytes(data))
     regression.require_not_slower(found)
 
 

@@ -132,6 +132,19 @@ def test_the_wall_clock_wakes_when_it_is_told() -> None:
     clock.wait_until(begin)  # long past
 
 
+def test_five_milliseconds_read_five_in_both_loops() -> None:
+    clock = WallClock()
+
+    def five() -> None:
+        clock.wait_until(clock.now() + 5 * MS)
+
+    # The quickest: on a busy machine most calls are interrupted, and rightly take longer.
+    closed = closed_loop(five, clock, duration_ns=SECOND // 2)
+    arrived = _open(five, clock, np.arange(1, 40) * 12 * MS)
+    for stream in (closed, arrived):
+        assert stream.latency_ns.min() / MS == pytest.approx(5, rel=0.02)
+
+
 def test_a_stream_travels() -> None:
     clock = Clock()
     stream = closed_loop(Stalling(clock), clock, duration_ns=SECOND)

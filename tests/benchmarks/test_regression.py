@@ -20,6 +20,7 @@ from convexport.benchmarks.regression import (
     changes,
     read_baseline,
     require_comparable,
+    require_limit,
     require_not_slower,
 )
 from convexport.benchmarks.samples import Samples, Warmup
@@ -137,3 +138,10 @@ def test_a_saved_result_is_computed_again(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(InputError, match=code):
             read_baseline(path)
+
+
+@pytest.mark.parametrize("limit", [-0.05, math.nan, math.inf])
+def test_a_limit_that_nothing_or_everything_exceeds_is_none(limit: float) -> None:
+    require_limit(0)
+    with pytest.raises(UsageError, match="E0270"):
+        require_limit(limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,6 +118,45 @@ def test_a_jetson_is_read(tmp_path: Path) -> None:
     assert gpu is not None
     assert gpu() == {"gpu_clock_mhz": 918, "gpu_temperature_c": 48.5}
     assert machine_reader(PID, tmp_path)()["throttles"] == 3
+
+
+class Nvml:
+    """The functions of libnvidia-ml that are called, for as many GPUs as asked."""
+
+    def __init__(self, gpus: int = 1, reasons: int = 0, power_status: int = 0) -> None:
+        answers = {"Power": 312_500, "Clock": 1980, "Temperature": 61, "Reasons": reasons}
+        self._answers, self._gpus, self._power_status = answers, gpus, power_status
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> int:
+            for word, value in self._answers.items():
+                if word in name:
+                    arguments[-1]._obj.value = value
+            if "Count" in name:
+                arguments[0]._obj.value = self._gpus
+            return self._power_status if "Power" in name else 0
+
+        return call
+
+
+def test_an_nvidia_gpu_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def read(library: Nvml) -> dict[str, float | None] | None:
+        monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+        gpu = open_gpu(tmp_path)
+        return gpu and gpu()
+
+    assert read(Nvml()) == {
+        "gpu_clock_mhz": 1980,
+        "gpu_temperature_c": 61,
+        "gpu_power_w": 312.5,
+        "gpu_throttled": 0,
+    }
+    for reasons, held in ((0x1, 0), (0x2, 0), (0x4, 1), (0x8, 1), (0x41, 1), (0x80, 1)):
+        seen = read(Nvml(reasons=reasons))
+        assert seen is not None and seen["gpu_throttled"] == held
+    part = read(Nvml(power_status=3))  # a part of a GPU is not told its power
+    assert part is not None and part["gpu_power_w"] is None and part["gpu_clock_mhz"] == 1980
+    assert read(Nvml(gpus=2)) is None
 
 
 def test_a_process_is_watched_five_times_a_second_for_little() -> None:
