@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from convexport.benchmarks.batches import Batches, run_batches
 from convexport.benchmarks.latency import BenchResult, LatencyOptions, Subject, bench
+from convexport.benchmarks.parity import Parity
+from convexport.benchmarks.parts import Parts, measure_parts
+from convexport.benchmarks.scenario_runs import run_scenarios
+from convexport.benchmarks.scenarios import Scenario, ScenarioResult
+from convexport.benchmarks.soak import Soak, run_soak
+from convexport.benchmarks.torch_baseline import torch_parity, torch_subject
+from convexport.benchmarks.torch_session import COMPILED, TORCH
 from convexport.benchmarks.verify import Verification, verify
 from convexport.runtime.bundle import Manifest, read_manifest
 from convexport.runtime.errors import InputError, UsageError
@@ -15,18 +24,63 @@ from convexport.runtime.files import sha256_of
 from convexport.runtime.sessions import open_session
 
 
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What to measure beside the latencies; each of the bundles alone.
+
+    Attributes:
+        scenarios: of MLPerf's LoadGen.
+        parts: decoding, preprocessing, computing and answering, apart.
+        soak_s: one long run of so many seconds; None for none.
+        batches: batch against throughput.
+    """
+
+    scenarios: tuple[Scenario, ...] = ()
+    parts: bool = False
+    soak_s: float | None = None
+    batches: tuple[int, ...] = ()
+
+
+NOTHING = Extras()
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """Latencies against the baseline, and what each bundle's model is worth."""
+    """Latencies against the baseline, and what each bundle's model is worth.
+
+    Attributes:
+        latency: of all, side by side.
+        parity: of the bundles, the baseline among them where it is one.
+        torch_parity: of PyTorch with the first bundle's reference, where it is the baseline.
+        scenarios: a result a bundle and scenario.
+        parts: by label.
+        soak: by label.
+        batches: by label.
+    """
 
     latency: BenchResult
     parity: dict[str, Verification]
+    torch_parity: Parity | None = None
+    scenarios: tuple[ScenarioResult, ...] = ()
+    parts: Mapping[str, Parts] = field(default_factory=dict)
+    soak: Mapping[str, Soak] = field(default_factory=dict)
+    batches: Mapping[str, Batches] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "latency": self.latency.to_dict(),
             "parity": {label: each.to_dict() for label, each in self.parity.items()},
+            "torch_parity": self.torch_parity and self.torch_parity.to_dict(),
+            "scenarios": [each.to_dict() for each in self.scenarios],
+            **{
+                name: {label: each.to_dict() for label, each in found.items()}
+                for name, found in (
+                    ("parts", self.parts),
+                    ("soak", self.soak),
+                    ("batches", self.batches),
+                )
+            },
         }
 
 
@@ -34,22 +88,88 @@ def compare_bundles(
     bundles: Sequence[Path],
     against: Path | None,
     options: LatencyOptions,
+    extras: Extras = NOTHING,
     *,
+    cache_dir: Path | None = None,
     report: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
     """Measure bundles against a baseline.
 
     Args:
         bundles: directories, each verified before it is timed.
-        against: another bundle, or an ``.onnx`` file; None takes the first bundle's own FP32
-            reference.
+        against: another bundle, an ``.onnx`` file, or ``torch`` or ``torch.compile`` for the first
+            bundle's net in PyTorch; None takes the first bundle's own FP32 reference.
+        extras: what else to measure of the bundles.
+        cache_dir: where published weights are kept, for PyTorch.
 
     Raises:
-        GateError: a bundle fails its parity here: then its latency says nothing.
+        GateError: a bundle or PyTorch fails its parity here: then its latency says nothing.
         UsageError: E0267, two bundles have the same name.
         InputError: E0369, the baseline takes another input than the bundle.
     """
     labels = [_label(bundle) for bundle in bundles]
+    _require_different(labels)
+    baseline = [against] if against is not None and _is_bundle(against) else []
+    parity = {}
+    for bundle in (*bundles, *baseline):
+        report(f"parity of {bundle.name}")
+        parity[_label(bundle)] = verify(bundle)
+    manifests = {_label(bundle): read_manifest(bundle) for bundle in bundles}
+    first = manifests[labels[0]]
+    measured = [_subject(_label(bundle), bundle, manifests[_label(bundle)]) for bundle in bundles]
+    with tempfile.TemporaryDirectory() as scratch:
+        places = (cache_dir or Path(scratch), Path(scratch))
+        subjects, compared = _baselines(bundles[0], first, against, options, places)
+        _require_same_input([*subjects, *measured])
+        latency = bench([*subjects, *measured], options, report=report)
+    return Comparison(
+        latency, parity, compared, **_measure(bundles, measured, options, extras, report)
+    )
+
+
+def _baselines(
+    bundle: Path,
+    manifest: Manifest,
+    against: Path | None,
+    options: LatencyOptions,
+    places: tuple[Path, Path],
+) -> tuple[list[Subject], Parity | None]:
+    """What to compare with, and how far PyTorch is from the reference where that is it."""
+    if against is not None and str(against) in (TORCH, COMPILED):
+        cache, scratch = places
+        subject = torch_subject(bundle, manifest, str(against), cache_dir=cache, scratch=scratch)
+        return [subject], torch_parity(subject, bundle, manifest, options.threads)
+    if against is None and manifest.runtime == "tensorrt":
+        return [], None  # it has no engine of its FP32 graph
+    return [_baseline(bundle, manifest, against)], None
+
+
+def _measure(
+    bundles: Sequence[Path],
+    subjects: Sequence[Subject],
+    options: LatencyOptions,
+    extras: Extras,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """The fields of a comparison that ``extras`` asks for."""
+    scenarios = run_scenarios(subjects, extras.scenarios, options, report=report)
+    parts = {}
+    if extras.parts:
+        for bundle in bundles:
+            report(f"parts of {bundle.name}")
+            parts[_label(bundle)] = measure_parts(bundle, options)
+    soak, batches = {}, {}
+    for subject in subjects:
+        if extras.soak_s is not None:
+            report(f"soak of {subject.label}: {extras.soak_s:g} s")
+            soak[subject.label] = run_soak(subject, options, extras.soak_s)
+        if extras.batches:
+            report(f"batches of {subject.label}")
+            batches[subject.label] = run_batches(subject, options, extras.batches)
+    return {"scenarios": tuple(scenarios), "parts": parts, "soak": soak, "batches": batches}
+
+
+def _require_different(labels: Sequence[str]) -> None:
     if len(set(labels)) != len(labels):
         raise UsageError(
             "E0267",
@@ -57,15 +177,9 @@ def compare_bundles(
             where=", ".join(labels),
             hint="a bundle is told from another by its directory's name: rename one",
         )
-    parity = {}
-    for bundle in bundles:
-        report(f"parity of {bundle.name}")
-        parity[_label(bundle)] = verify(bundle)
-    manifests = {_label(bundle): read_manifest(bundle) for bundle in bundles}
-    first = manifests[_label(bundles[0])]
-    alone = against is None and first.runtime == "tensorrt"  # it has no engine of its FP32 graph
-    subjects = [] if alone else [_baseline(bundles[0], first, against)]
-    subjects += [_subject(_label(bundle), bundle, manifests[_label(bundle)]) for bundle in bundles]
+
+
+def _require_same_input(subjects: Sequence[Subject]) -> None:
     for subject in subjects:
         if subject.input_shape != subjects[0].input_shape:
             raise InputError(
@@ -74,7 +188,10 @@ def compare_bundles(
                 f"{subjects[0].label} takes {subjects[0].input_shape}",
                 why="latencies of different inputs do not compare",
             )
-    return Comparison(bench(subjects, options, report=report), parity)
+
+
+def _is_bundle(against: Path) -> bool:
+    return against.suffix != ".onnx" and str(against) not in (TORCH, COMPILED)
 
 
 def _label(bundle: Path) -> str:
@@ -95,7 +212,7 @@ def _subject(label: str, bundle: Path, manifest: Manifest) -> Subject:
 
 
 def _baseline(bundle: Path, manifest: Manifest, against: Path | None) -> Subject:
-    if against is not None and against.suffix != ".onnx":
+    if against is not None and _is_bundle(against):
         return _subject(_label(against), against, read_manifest(against))
     path = against or bundle / manifest.reference
     session = open_session(path, runtime=manifest.runtime, provider=manifest.provider)

@@ -1,6 +1,9 @@
-"""The project's own figures: start-up, the main job, digits, the largest nets.
+"""The project's own figures: start-up, the main job, digits, the largest nets, and the meter's.
 
-    python -m convexport.benchmarks.figures startup | build | digits | largest [--out DIR] [--net N]
+    python -m convexport.benchmarks.figures NAME... [--out DIR] [--net N]
+
+    startup build digits largest        of the build
+    interval repeatability overhead     of the meter: what it reads again, and what it costs
 
 Everything runs through the command line in fresh processes, as a user would run it. Each figure
 is printed with its conditions. The parity of all variants is the sweep's.
@@ -25,6 +28,8 @@ from convexport.benchmarks.host import describe_host
 _RUNS = 11
 CLI = (sys.executable, "-m", "convexport")
 _LARGEST = ("vgg19", "efficientnet_b7", "resnet1202_cifar")
+_RUNS_OF_BENCH = 5
+_MEASURED = ("mobilenet_v1_025", "resnet20_cifar")
 _DIGITS = ("lenet5", "resnet20_cifar", "mobilenet_v1_025", "mobilenet_v3_small_050")
 
 
@@ -151,11 +156,79 @@ def largest(out: Path, nets: Sequence[str]) -> list[str]:
     return lines
 
 
+def interval(out: Path, nets: Sequence[str]) -> list[str]:
+    """How wide the 95 % interval of p50 is after 10 s, from samples and from whole blocks."""
+    lines = []
+    for name in nets or _MEASURED:
+        latency = _bench(_bundle(name, out))
+        for each in latency["subjects"]:
+            p50, drawn = each["percentiles_ms"]["p50"], each["median_bootstrap_ms"]
+            widths = ((p50["low"], p50["high"]), drawn or (None, None))
+            told = [
+                "none" if low is None else f"±{(high - low) / 2 / p50['value']:.2%}"
+                for low, high in widths
+            ]
+            lines.append(
+                f"{name:<18} {each['label']:<18} p50 {p50['value']:.4g} ms {told[0]}, of blocks "
+                f"{told[1]}, n={each['n']}, {latency['verdict']}"
+            )
+        lines += [f"  {reason}" for reason in latency["reasons"]]
+    return lines
+
+
+def repeatability(out: Path, nets: Sequence[str]) -> list[str]:
+    """p50 and p99 of separate runs of the whole benchmark, and how far they lie apart."""
+    lines = []
+    for name in nets or _MEASURED:
+        bundle = _bundle(name, out)
+        runs = [_bench(bundle) for _ in range(_RUNS_OF_BENCH)]
+        for index, subject in enumerate(runs[0]["subjects"]):
+            for percent in ("p50", "p99"):
+                rows = [run["subjects"][index]["percentiles_ms"][percent]["value"] for run in runs]
+                values = [value for value in rows if value is not None]
+                told = ", ".join(f"{value:.4g}" for value in values) or "n too small"
+                apart = f", {max(values) / min(values) - 1:.1%} apart" if values else ""
+                lines.append(f"{name:<18} {subject['label']:<18} {percent} {told} ms{apart}")
+        verdicts = [run["verdict"] for run in runs]
+        lines.append(f"  VALID {verdicts.count('VALID')}/{len(runs)}")
+    return lines
+
+
+def overhead(out: Path, nets: Sequence[str]) -> list[str]:
+    """What the meter reads for a call that does nothing, and what watching the machine takes."""
+    latency = _bench(_bundle((nets or _MEASURED)[0], out))
+    runs = latency["recording"]["runs"]
+    floors, costs = ([run["floor_ns"] for run in runs], [run["trace"]["cost"] for run in runs])
+    return [
+        f"an empty call: median {statistics.median(floors):.0f} ns "
+        f"({min(floors):.0f}–{max(floors):.0f}, {len(floors)} processes)",
+        f"watching the machine: {statistics.median(costs):.2%} of a core "
+        f"({min(costs):.2%}–{max(costs):.2%})",
+    ]
+
+
+def _bundle(name: str, out: Path) -> Path:
+    bundle = out / name
+    options = ("--int8", "--weights", "digits", "--bench-seconds", "0", "--json", "--offline")
+    places = ("-o", str(bundle), "--cache-dir", str(out / "cache"))
+    _succeeded(run((*CLI, "build", name, *options, *places)), name)
+    return bundle
+
+
+def _bench(bundle: Path) -> dict[str, Any]:
+    done = _succeeded(run((*CLI, "bench", str(bundle), "--json")), bundle.name)
+    latency: dict[str, Any] = json.loads(done.output)["latency"]
+    return latency
+
+
 FIGURES: dict[str, Callable[[Path, Sequence[str]], list[str]]] = {
     "startup": startup,
     "build": build,
     "digits": digits,
     "largest": largest,
+    "interval": interval,
+    "repeatability": repeatability,
+    "overhead": overhead,
 }
 
 
@@ -164,7 +237,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("figures", nargs="+", choices=FIGURES)
     parser.add_argument("--out", type=Path, help="where bundles go; a temporary directory if not")
-    parser.add_argument("--net", action="append", default=[], help="digits, largest: only this net")
+    parser.add_argument(
+        "--net", action="append", default=[], help="all but startup and build: only this net"
+    )
     arguments = parser.parse_args()
     host = describe_host()
     print(json.dumps({"host": host}, indent=2))

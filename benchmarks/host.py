@@ -82,10 +82,10 @@ def describe_host(root: Path = _ROOT) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpus": affinity(),
         "cpu_quota": cpu_quota(root),
-        "smt": _text(root / "sys/devices/system/cpu/smt/active") == "1",
+        "smt": text_of(root / "sys/devices/system/cpu/smt/active") == "1",
         "numa_nodes": len(list((root / "sys/devices/system/node").glob("node[0-9]*"))) or None,
         "flags": [flag for flag in _FLAGS if flag in flags],
-        "governor": _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "governor": text_of(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "ram_bytes": _ram(root),
         "kernel": f"{platform.system()} {platform.release()}",
         "libc": " ".join(platform.libc_ver()).strip() or None,
@@ -110,7 +110,7 @@ def cores(root: Path = _ROOT) -> int:
 def cpu_quota(root: Path = _ROOT) -> float | None:
     """The cgroup's quota in CPUs, the tightest on the way to the top; None without one."""
     quotas = []
-    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+    for line in (text_of(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             quotas += _quotas_v2(root / "sys/fs/cgroup", path)
@@ -121,7 +121,7 @@ def cpu_quota(root: Path = _ROOT) -> float | None:
 
 def load_snapshot(root: Path = _ROOT) -> LoadSnapshot:
     """The counters now. Two snapshots make a ``Load``."""
-    loadavg = _text(root / "proc/loadavg")
+    loadavg = text_of(root / "proc/loadavg")
     total = busy = steal = None
     with contextlib.suppress(OSError, ValueError):
         first = (root / "proc/stat").read_text().split("\n", 1)[0]
@@ -152,7 +152,8 @@ def load_between(before: LoadSnapshot, after: LoadSnapshot) -> Load:
     return Load(before.load_1m, own, max(0.0, busy - own), max(0.0, steal), throttles)
 
 
-def _text(path: Path) -> str | None:
+def text_of(path: Path) -> str | None:
+    """What a file of the kernel's says; None where there is none, or it says nothing."""
     try:
         return path.read_text(errors="replace").strip("\0\n ") or None
     except OSError:
@@ -161,20 +162,20 @@ def _text(path: Path) -> str | None:
 
 def _cpuinfo(root: Path) -> dict[str, str]:
     """The first CPU's lines of /proc/cpuinfo."""
-    lines = (_text(root / "proc/cpuinfo") or "").split("\n\n", 1)[0].splitlines()
+    lines = (text_of(root / "proc/cpuinfo") or "").split("\n\n", 1)[0].splitlines()
     pairs = (line.partition(":") for line in lines)
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _cpu_model(root: Path, cpuinfo: dict[str, str]) -> str | None:
-    board = _text(root / "proc/device-tree/model")
+    board = text_of(root / "proc/device-tree/model")
     part = cpuinfo.get("CPU part")
     arm = f"ARM implementer {cpuinfo.get('CPU implementer')} part {part}" if part else None
     return cpuinfo.get("model name") or board or arm or platform.processor() or None
 
 
 def _ram(root: Path) -> int | None:
-    for line in (_text(root / "proc/meminfo") or "").splitlines():
+    for line in (text_of(root / "proc/meminfo") or "").splitlines():
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) * 1024
     return None
@@ -183,7 +184,7 @@ def _ram(root: Path) -> int | None:
 def _quotas_v2(mount: Path, path: str) -> list[float]:
     quotas = []
     for folder in _up(mount, path):
-        quota, _, period = (_text(folder / "cpu.max") or "max").partition(" ")
+        quota, _, period = (text_of(folder / "cpu.max") or "max").partition(" ")
         if quota != "max":
             quotas.append(int(quota) / int(period or 100_000))
     return quotas
@@ -192,9 +193,9 @@ def _quotas_v2(mount: Path, path: str) -> list[float]:
 def _quotas_v1(mount: Path, path: str) -> list[float]:
     quotas = []
     for folder in _up(mount, path):
-        quota = int(_text(folder / "cpu.cfs_quota_us") or -1)
+        quota = int(text_of(folder / "cpu.cfs_quota_us") or -1)
         if quota > 0:
-            quotas.append(quota / int(_text(folder / "cpu.cfs_period_us") or 100_000))
+            quotas.append(quota / int(text_of(folder / "cpu.cfs_period_us") or 100_000))
     return quotas
 
 
@@ -206,9 +207,11 @@ def _up(mount: Path, path: str) -> list[Path]:
 
 def _throttles(root: Path) -> int:
     cpus = root / "sys/devices/system/cpu"
-    heat = (_text(path) for path in cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
+    heat = [text_of(path) for path in cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    # Jetson counts here how often too much current, or too low a voltage, slowed it.
+    heat += [text_of(path) for path in (root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt")]
     groups = (root / "sys/fs/cgroup/cpu.stat", root / "sys/fs/cgroup/cpu/cpu.stat")
-    stats = " ".join(_text(path) or "" for path in groups).split()
+    stats = " ".join(text_of(path) or "" for path in groups).split()
     quota = [count for name, count in pairwise(stats) if name == "nr_throttled"]
     return sum(int(count) for count in (*(text or "0" for text in heat), *quota))
 

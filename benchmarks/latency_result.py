@@ -6,13 +6,14 @@ well give other numbers, and says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from convexport.benchmarks.meter import WARMUP_S
+from convexport.benchmarks.host import Load
+from convexport.benchmarks.meter import WARMUP_S, LatencyOptions
 from convexport.benchmarks.recording import ModelRun, Recording, Subject
 from convexport.benchmarks.statistics import (
     Percentile,
@@ -22,6 +23,7 @@ from convexport.benchmarks.statistics import (
     percentile,
     ratio_of_medians,
 )
+from convexport.benchmarks.trace import Trace, doubts
 
 PERCENTS = (50, 90, 95, 99)
 VALID, UNSTABLE = "VALID", "UNSTABLE"
@@ -185,15 +187,24 @@ def _warmup(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[s
 
 
 def _length(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[str]:
-    options = recording.options
+    return length_doubts(recording.options)
+
+
+def _machine(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[str]:
+    traces = [run.trace for run in recording.runs]
+    return machine_doubts(recording.load, recording.host.get("cpus") or 1, traces)
+
+
+def length_doubts(options: LatencyOptions) -> Iterator[str]:
+    """Why a run was too short to be relied on."""
     if options.duration_s < _DURATION_S:
         yield f"measured for {options.duration_s:g} s, less than {_DURATION_S:g} s"
     if options.warmup_s < WARMUP_S:
         yield f"warm-up of {options.warmup_s:g} s, less than {WARMUP_S:g} s"
 
 
-def _machine(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[str]:
-    load, cpus = recording.load, recording.host.get("cpus") or 1
+def machine_doubts(load: Load, cpus: int, traces: Sequence[Trace | None]) -> Iterator[str]:
+    """What the machine did meanwhile that another run may not meet."""
     if load.load_1m is not None and load.load_1m > cpus:
         yield f"load average of {load.load_1m:g} on {cpus} CPUs before the start"
     if load.others is not None and load.others > _OTHERS_LIMIT:
@@ -201,7 +212,8 @@ def _machine(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[
     if load.steal is not None and load.steal > _STEAL_LIMIT:
         yield f"the hypervisor took {load.steal:.1%} of the CPUs (limit {_STEAL_LIMIT:.0%})"
     if load.throttles:
-        yield f"throttled {load.throttles} times, by heat or by the CPU quota"
+        yield f"throttled {load.throttles} times, by heat, current or the CPU quota"
+    yield from doubts(traces)
 
 
 _CHECKS: tuple[Callable[[Recording, tuple[SubjectResult, ...]], Iterator[str]], ...] = (
@@ -223,6 +235,9 @@ def _notes(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[st
         yield f"warm-up windows of {window_s:g} s instead of 1 s: the run is short"
     if recording.load.others is None:
         yield "the load of other processes is unknown"
+    watched = [run.trace for run in recording.runs if run.trace is not None]
+    if watched and all(trace.clock_mhz is None for trace in watched):
+        yield "the CPU's clock cannot be read here: a drop would not be seen"
     if recording.dropped_variables:
         yield f"environment variables left out: {', '.join(recording.dropped_variables)}"
     for run in recording.runs:

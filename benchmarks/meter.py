@@ -77,12 +77,17 @@ class LatencyOptions:
         return asdict(self)
 
 
-def measure(calls: Mapping[str, Call], options: LatencyOptions) -> dict[str, Samples]:
+def measure(
+    calls: Mapping[str, Call],
+    options: LatencyOptions,
+    *,
+    begun: Callable[[int], object] = lambda ns: None,
+) -> dict[str, Samples]:
     """Measure calls side by side in this process for ``options.duration_s`` seconds each.
 
     Only ``duration_s``, ``warmup_s`` and ``seed`` are used. A call that takes longer than its
     share is still made at least once a block. The cost of the clock is in every sample; see
-    ``overhead_ns``.
+    ``overhead_ns``. ``begun`` is told when, in ``time.perf_counter_ns``, the first block begins.
 
     Raises:
         UsageError: E0263, there is nothing to measure.
@@ -90,15 +95,16 @@ def measure(calls: Mapping[str, Call], options: LatencyOptions) -> dict[str, Sam
     if not calls:
         raise UsageError("E0263", "there is nothing to measure")
     firsts = {label: _timed(call) for label, call in calls.items()}
-    warm = {label: _warm_up(call, options) for label, call in calls.items()}
+    warm = {label: warm_up(call, options) for label, call in calls.items()}
     longest = max(median for _, median in warm.values())
     span = max(longest, int(min(_BLOCK_S, options.duration_s / 10) * _SECOND))
     rounds = math.ceil(options.duration_s * _SECOND / (2 * span))
     sizes: dict[str, list[int]] = {label: [] for label in calls}
     starts: dict[str, list[int]] = {label: [] for label in calls}
     samples: dict[str, list[int]] = {label: [] for label in calls}
-    with _collector_off():
+    with collector_off():
         begin = time.perf_counter_ns()
+        begun(begin)
         for label in _order(list(calls), rounds, options.seed):
             start, block = _block(calls[label], span)
             starts[label].append(start - begin)
@@ -154,7 +160,7 @@ def _block(call: Call, span: int) -> tuple[int, list[int]]:
     return begin, samples
 
 
-def _warm_up(call: Call, options: LatencyOptions) -> tuple[Warmup, int]:
+def warm_up(call: Call, options: LatencyOptions) -> tuple[Warmup, int]:
     """Windows until two in a row agree, and the median of the last in ns."""
     window_s = _window_s(options)
     begin = time.perf_counter()
@@ -192,7 +198,8 @@ def _nothing() -> None:
 
 
 @contextmanager
-def _collector_off() -> Iterator[None]:
+def collector_off() -> Iterator[None]:
+    """Collect garbage now, and not again before the block is left."""
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -14,6 +14,7 @@ from typing import Any
 from convexport.benchmarks.host import Load
 from convexport.benchmarks.meter import LatencyOptions
 from convexport.benchmarks.samples import ENCODING, Samples
+from convexport.benchmarks.trace import Trace
 from convexport.runtime.errors import InputError, UsageError
 
 
@@ -31,6 +32,8 @@ class Subject:
         data: an ``.npy`` file of shape (n, *input_shape) to feed; None feeds seeded noise.
         runtime: what must load it.
         precision: of the artefact.
+        net: for PyTorch: ``name``, ``classes`` and ``shape`` of the net that ``model`` is the
+            state_dict of.
     """
 
     label: str
@@ -42,6 +45,7 @@ class Subject:
     data: Path | None = None
     runtime: str = "onnxruntime"
     precision: str = "fp32"
+    net: Mapping[str, Any] | None = None
 
     def to_dict(self, *, paths: bool = False) -> dict[str, Any]:
         """As JSON; of files only the names, unless ``paths``."""
@@ -85,11 +89,15 @@ class ModelRun:
 
 @dataclass(frozen=True)
 class Run:
-    """One fresh process: its models by label, and what the meter reads for an empty call."""
+    """One fresh process: its models by label, and what the meter reads for an empty call.
+
+    ``trace`` is what the machine did meanwhile; None where nobody watched.
+    """
 
     models: Mapping[str, ModelRun]
     floor_ns: float
     warnings: tuple[str, ...] = ()
+    trace: Trace | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -97,13 +105,16 @@ class Run:
             "models": {label: model.to_dict() for label, model in self.models.items()},
             "floor_ns": self.floor_ns,
             "warnings": list(self.warnings),
+            "trace": self.trace and self.trace.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Run:
         """The inverse of ``to_dict``."""
         models = {label: ModelRun.from_dict(model) for label, model in data["models"].items()}
-        return cls(models, float(data["floor_ns"]), tuple(data["warnings"]))
+        watched = data.get("trace")
+        trace = None if watched is None else Trace.from_dict(watched)
+        return cls(models, float(data["floor_ns"]), tuple(data["warnings"]), trace)
 
 
 @dataclass(frozen=True)

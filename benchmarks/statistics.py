@@ -204,6 +204,33 @@ def ratio_of_medians(first: Numbers, other: Numbers) -> Ratio:
     return Ratio(math.exp(mean), low, high, n, _claim(low, high, n))
 
 
+def ratio_of_groups(first: Numbers, other: Numbers) -> tuple[float, float, float] | None:
+    """How many times larger ``other`` is than ``first``, of processes that are no pairs.
+
+    As ``ratio_of_medians``, with Welch's interval for the difference of two means (Welch 1947,
+    Biometrika 34); its degrees of freedom are rounded down.
+
+    Returns:
+        The ratio, the lower and the upper end of its 95 % interval; None with fewer than two
+        processes on a side.
+
+    Raises:
+        UsageError: E0262, a median is not above 0.
+    """
+    sides = [np.asarray(side, dtype=np.float64) for side in (first, other)]
+    if not all(np.all(side > 0) for side in sides):
+        raise UsageError("E0262", "a ratio needs medians above 0")
+    if min(map(len, sides)) < 2:
+        return None
+    before, after = (np.log(side) for side in sides)
+    parts = [float(logs.var(ddof=1)) / len(logs) for logs in (before, after)]
+    mean, variance = float(after.mean() - before.mean()), sum(parts)
+    weights = sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
+    df = math.floor(variance**2 / weights) if weights else min(map(len, sides)) - 1
+    half = student_t_quantile(1 - _TAIL, max(1, df)) * math.sqrt(variance)
+    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+
+
 def proportion(k: int, n: int) -> Proportion:
     """k of n with Wilson's score interval (Wilson 1927, JASA 22); 0 <= k <= n, n >= 1."""
     z2 = normal_quantile(1 - _TAIL) ** 2

@@ -52,15 +52,24 @@ def photographs(split: Split, n: int) -> ImageSet:
     )
 
 
-@cache
-def _photograph(name: str) -> Image.Image:
-    pil = require("PIL.Image", extra="cpu", purpose="the stand-in photographs")
+def photograph_file(name: str = _PHOTOGRAPHS[0]) -> Path:
+    """One of the two photographs as scikit-learn bundles it: a JPEG of 640 x 427.
+
+    Raises:
+        MachineError: E0401, scikit-learn is not installed.
+    """
     # Only its files are wanted: importing scikit-learn takes longer than decoding them.
     package = find_spec("sklearn")
     if package is None or package.origin is None:
         require("sklearn", extra="cpu", purpose="the stand-in photographs")
         raise AssertionError("sklearn was not found, and yet imported")
-    with pil.open(Path(package.origin).parent / "datasets" / "images" / name) as file:
+    return Path(package.origin).parent / "datasets" / "images" / name
+
+
+@cache
+def _photograph(name: str) -> Image.Image:
+    pil = require("PIL.Image", extra="cpu", purpose="the stand-in photographs")
+    with pil.open(photograph_file(name)) as file:
         image: Image.Image = file.convert("RGB")
     return image
 

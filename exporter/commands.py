@@ -137,40 +137,6 @@ def verify(bundle: Path, data: str | None, protocol: str, as_json: bool) -> None
 
 
 @click.command()
-@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--against", type=click.Path(path_type=Path), help="Baseline: a bundle or .onnx file."
-)
-@click.option("--seconds", type=float, default=10.0, show_default=True, help="For each model.")
-@click.option("--processes", type=int, default=5, show_default=True, help="Fresh processes.")
-@click.option("--batch", type=int, default=1, show_default=True)
-@click.option("--threads", type=int, help="Default: as many as there are cores.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the order and the noise.")
-@JSON
-def bench(
-    bundles: tuple[Path, ...], against: Path | None, threads: int | None, as_json: bool, **rest: Any
-) -> None:
-    """Latency of bundles on this machine, interleaved with a baseline in fresh processes.
-
-    The baseline is --against, or else the first bundle's own FP32 reference."""
-    from convexport.benchmarks.compare_bundles import compare_bundles
-    from convexport.benchmarks.latency import LatencyOptions
-    from convexport.exporter import summary
-    from convexport.exporter.console import ConsoleEvents
-
-    options = LatencyOptions(
-        duration_s=rest.pop("seconds"), **rest, **({} if threads is None else {"threads": threads})
-    )
-    events = ConsoleEvents()
-    events.start("bench")
-    try:
-        result = compare_bundles(bundles, against, options, report=events.detail)
-    finally:
-        events.close()
-    _print(as_json, result.to_dict(), lambda: summary.comparison_text(result))
-
-
-@click.command()
 @BUNDLE
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True)

@@ -107,7 +107,8 @@ def _latency(latency: Mapping[str, Any], *, advise: bool = True) -> Iterable[Any
     yield table(columns, (_row(each) for each in latency["subjects"]))
     runtimes = dict.fromkeys(each["runtime"] for each in latency["subjects"])
     yield line(
-        f"{latency['verdict']}: batch {conditions['batch']}, {conditions['threads']} threads, "
+        f"{latency['verdict']}: closed loop, batch {conditions['batch']}, "
+        f"{conditions['threads']} threads, "
         f"{conditions['processes']} processes, n≥{min(e['n'] for e in latency['subjects'])}, "
         f"{', '.join(runtimes)}, {conditions['host'].get('cpu')}",
         style="green" if latency["verdict"] == "VALID" else "yellow",

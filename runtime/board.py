@@ -14,14 +14,14 @@ _FILES = {
     "cpu_governor": "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
 }
 # The GPU's clock: its device is called after the chip.
-_GPUS = ("*.gpu", "*.ga10b", "*.gv11b", "*.gp10b", "gpu-gpc-*")
+GPUS = ("*.gpu", "*.ga10b", "*.gv11b", "*.gp10b", "gpu-gpc-*")
 _GPU_CLOCKS = {"gpu_hz": "cur_freq", "gpu_max_hz": "max_freq", "gpu_governor": "governor"}
 
 
 def describe_board() -> Dict[str, str]:
     """Board, Linux for Tegra, power mode and clocks, as far as they are told here and now."""
     facts = {name: _text(_ROOT / path) for name, path in _FILES.items()}
-    devices = (path for name in _GPUS for path in (_ROOT / "sys/class/devfreq").glob(name))
+    devices = (path for name in GPUS for path in (_ROOT / "sys/class/devfreq").glob(name))
     for device in sorted(devices):
         facts.update({name: _text(device / file) for name, file in _GPU_CLOCKS.items()})
     facts["power_mode"] = _power_mode()

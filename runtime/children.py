@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from typing import Iterator, List, Mapping, Sequence, Tuple
+from typing import Callable, Iterator, List, Mapping, Sequence, Tuple
 
 from convexport.runtime.errors import MachineError
 
@@ -20,14 +20,15 @@ def run_child(
     timeout_s: float,
     env: Mapping[str, str],
     purpose: str = "measuring",
+    started: Callable[[int], object] = lambda pid: None,
 ) -> Tuple[bytes, List[str]]:
     """Give ``request`` to a command's stdin and wait for its stdout.
 
-    The child leads a process group of its own. Whatever ends the wait, Ctrl-C included, ends
-    the whole group first.
+    The child leads a process group; whatever ends the wait, Ctrl-C included, ends all of it first.
 
     Args:
         purpose: of the child, for errors.
+        started: told the child's process id, before it has the request.
 
     Returns:
         Its stdout, and the last lines of its stderr.
@@ -44,6 +45,7 @@ def run_child(
         start_new_session=True,
     )
     with process, _killed_on_the_way_out(process):
+        started(process.pid)
         try:
             stdout, stderr = process.communicate(request, timeout=timeout_s)
         except subprocess.TimeoutExpired as error:

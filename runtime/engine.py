@@ -65,7 +65,10 @@ class Engine:
     def _classify(self, image: Union[str, Path, bytes], top: int) -> Classified:
         source = Path(image) if isinstance(image, str) else image
         pixels = preprocess(source, self.manifest.preprocess)
-        logits = run_in_batches(self.runner, pixels[None])[0]
+        return self.answer(run_in_batches(self.runner, pixels[None])[0], top)
+
+    def answer(self, logits: np.ndarray, top: int = 5) -> Classified:
+        """The most probable labels, from one image's output (classes,)."""
         probabilities = logits
         if self.manifest.output_kind == "logits":
             exponents = np.exp(logits - logits.max())

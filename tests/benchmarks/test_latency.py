@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from convexport.benchmarks import latency
+from convexport.benchmarks import workers
 from convexport.benchmarks.latency import LatencyOptions, bench, evaluate
 from convexport.benchmarks.recording import Recording, Subject
 from convexport.runtime.errors import InputError, MachineError, UsageError
@@ -22,7 +22,7 @@ def _silent(line: str) -> None:
 
 
 def _pretend(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    monkeypatch.setattr(latency, "_WORKER", (sys.executable, "-c", code))
+    monkeypatch.setattr(workers, "_WORKER", (sys.executable, "-c", code))
 
 
 def test_a_heavier_model_is_slower(

@@ -13,6 +13,7 @@ from convexport.benchmarks.latency_result import evaluate
 from convexport.benchmarks.meter import LatencyOptions
 from convexport.benchmarks.recording import Memory, ModelRun, Recording, Run, Subject
 from convexport.benchmarks.samples import Samples, Warmup
+from convexport.benchmarks.trace import Trace
 from convexport.runtime.errors import InputError
 
 QUIET = Load(load_1m=0.1, own=0.5, others=0.01, steal=0.0, throttles=0)
@@ -137,3 +138,22 @@ def test_json_says_the_conditions_and_no_folder() -> None:
 def test_a_broken_recording_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="E0361"):
         Recording.from_dict({**_recording().to_dict(), **change})
+
+
+def _watched(clock: tuple[float, ...]) -> Trace:
+    return Trace(t_s=tuple(0.2 * i for i in range(len(clock))), clock_mhz=clock)
+
+
+def test_a_falling_clock_makes_it_unstable_and_travels() -> None:
+    recording = _recording()
+    runs = tuple(replace(run, trace=_watched((3000.0,) * 10)) for run in recording.runs)
+    assert evaluate(replace(recording, runs=runs)).verdict == "VALID"
+    fallen = (*runs[1:], replace(runs[0], trace=_watched((3000.0,) * 5 + (2500.0,) * 5)))
+    result = evaluate(replace(recording, runs=fallen))
+    assert result.reasons == ("the CPU's clock fell by 16.7% (limit 2%)",)
+    stored = json.loads(json.dumps(result.to_dict()["recording"]))
+    assert evaluate(Recording.from_dict(stored)).reasons == result.reasons
+    assert stored["runs"][4]["trace"]["clock_mhz"][-1] == 2500
+    for run in stored["runs"]:  # as recordings were before there was a trace
+        del run["trace"]
+    assert evaluate(Recording.from_dict(stored)).verdict == "VALID"

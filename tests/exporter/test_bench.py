@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from convexport.benchmarks.samples import pack, unpack
+from convexport.benchmarks.torch_baseline import torch_subject
+from convexport.runtime.bundle import read_manifest
+from convexport.runtime.errors import UnsupportedError
 
 Refused = Callable[..., Any]
 
@@ -39,7 +46,11 @@ def test_a_short_run_is_unstable_and_names_the_very_file(
 def test_a_person_reads_the_verdict_first(command: Any, bundle: Path) -> None:
     done = command("bench", "bundle", *SHORT)
     assert done.code == 0, done.err
-    assert "UNSTABLE" in done.out and "fp32 reference" in done.out and "\x1b" not in done.out
+    assert (
+        "UNSTABLE: closed loop" in done.out
+        and "fp32 reference" in done.out
+        and "\x1b" not in done.out
+    )
 
 
 def test_a_bundle_that_was_changed_is_not_measured(refused: Refused, bundle: Path) -> None:
@@ -59,3 +70,106 @@ def test_a_baseline_with_another_input_is_refused(
 ) -> None:
     (home / "other.onnx").write_bytes(small_onnx().SerializeToString())
     refused(3, "E0369", "bench", "bundle", "--against", "other.onnx", *SHORT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error"),
+    [
+        (("--qps", "5"), 2, "E0284"),
+        (("--bound-ms", "5", "--scenario", "offline"), 2, "E0284"),
+        (("--samples-per-query", "4", "--scenario", "offline"), 2, "E0284"),
+        (("--max-slowdown", "5%"), 2, "E0284"),
+        (("--scenario", "sever"), 2, "did you mean server"),
+        (("--scenario", "server"), 2, "E0269"),
+        (("--scenario", "server", "--bound-ms", "0"), 2, "E0269"),
+        (("--soak", "30"), 2, "30m, 90s or 1h"),
+        (("--batches", "1,x"), 2, "1,8,32"),
+        (("--baseline", "nowhere.json"), 3, "E0302"),
+        (("--baseline", "bundle/manifest.json"), 3, "E0361"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_anything_is_measured(
+    refused: Refused, bundle: Path, arguments: tuple[str, ...], code: int, error: str
+) -> None:
+    refused(code, error, "bench", "bundle", *arguments, *SHORT)
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"source": "module"}, "no single net of the zoo"),
+        ({"weights": {"kind": "file", "source": "mine.pt"}}, "a file of your own"),
+        ({"weights": {"classifier": "random"}}, "drawn at random"),
+        ({"weights": {"sha256": "0" * 64}}, "today are others"),
+    ],
+)
+def test_a_net_that_cannot_be_made_again_is_no_baseline(
+    refused: Refused, bundle: Path, facts: dict[str, Any], why: str
+) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    weights = {**manifest["weights"], **facts.pop("weights", {})}
+    path.write_text(json.dumps({**manifest, **facts, "weights": weights}))
+    done = refused(6, "E0660", "bench", "bundle", "--against", "torch", *SHORT)
+    assert why in done.err
+
+
+def test_pytorch_on_the_cpu_is_no_baseline_for_a_gpu(bundle: Path) -> None:
+    manifest = replace(read_manifest(bundle), provider="CUDAExecutionProvider")
+    with pytest.raises(UnsupportedError, match="E0660") as caught:
+        torch_subject(bundle, manifest, "torch", cache_dir=bundle, scratch=bundle)
+    assert "PyTorch runs on the CPU" in caught.value.why
+
+
+def test_compiling_without_a_compiler_says_what_to_install(
+    refused: Refused, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(bundle))
+    monkeypatch.setenv("CXX", "")
+    done = refused(4, "E0463", "bench", "bundle", "--against", "torch.compile", *SHORT)
+    assert "g++" in done.err
+
+
+def test_a_baseline_bundle_is_verified_too(refused: Refused, bundle: Path, home: Path) -> None:
+    shutil.copytree(bundle, home / "other")
+    with (home / "other/model.onnx").open("ab") as file:
+        file.write(b"x")
+    refused(3, "E0306", "bench", "bundle", "--against", "other", *SHORT)
+
+
+@pytest.mark.slow
+def test_pytorch_is_a_baseline_with_a_parity_of_its_own(command: Any, bundle: Path) -> None:
+    done = command("bench", "bundle", "--against", "torch", *SHORT, "--json")
+    assert done.code == 0, done.err
+    baseline, subject = done.json()["latency"]["subjects"]
+    assert baseline["label"] == "torch" and baseline["runtime"].startswith("torch 2")
+    assert subject["speedup"]["value"] > 0
+    parity = done.json()["torch_parity"]
+    assert parity["n"] == 64 and 0 <= parity["max_rel"] < 1e-4
+
+
+@pytest.mark.slow
+def test_all_extras_and_the_gate(command: Any, bundle: Path, home: Path) -> None:
+    quick = ("--seconds", "0.3", "--processes", "3", "--threads", "1")
+    extras = ("--scenario", "single-stream", "--parts", "--batches", "1,4", "--soak", "0.5s")
+    done = command("bench", "bundle", *quick, *extras, "--save", "saved.json")
+    assert done.code == 0, done.err
+    for words in ("single-stream, closed loop", "postprocess", "on end", "images/s"):
+        assert words in done.out
+    saved = json.loads((home / "saved.json").read_text())
+    assert [row["batch"] for row in saved["batches"]["bundle"]["rows"]] == [1, 4]
+    assert saved["parts"]["bundle"]["decode_ms"]["value"] > 0
+    assert saved["latency"]["recording"]["runs"][0]["trace"]["t_s"] is not None
+    again = command("bench", "bundle", *quick, "--baseline", "saved.json", "--max-slowdown", "900%")
+    assert again.code == 0 and "bundle: not slower than the baseline" in again.out
+    # A baseline of which every call took a hundredth of the time.
+    for run in saved["latency"]["recording"]["runs"]:
+        samples = run["models"]["bundle"]["samples"]
+        samples["ns"] = pack(unpack(samples["ns"]) // 100 + 1)
+    (home / "saved.json").write_text(json.dumps(saved))
+    gate = command("bench", "bundle", *quick, "--baseline", "saved.json", "--json")
+    assert gate.failed_with(5, "E0565")
+    assert gate.json()["regression"][0]["verdict"] == "slower"
+    other = ("--seconds", "0.3", "--processes", "3", "--threads", "2")
+    done = command("bench", "bundle", *other, "--baseline", "saved.json")
+    assert done.failed_with(3, "E0371") and "threads: 1 then, 2 now" in done.err

@@ -19,6 +19,7 @@ DOCUMENTS = (
     "docs/design.md",
     "docs/figures.md",
     "docs/literature.md",
+    "docs/measuring.md",
     "docs/zoo.md",
 )
 
