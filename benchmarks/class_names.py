@@ -53,7 +53,7 @@ def wordnet(names: Sequence[str]) -> bool:
 
 def class_warnings(names: Sequence[str], labels: Sequence[str]) -> Iterator[str]:
     """What to know of a mapping that was made."""
-    if len(names) < len(labels):
+    if names and len(names) < len(labels):
         yield f"the data has {len(names)} of the net's {len(labels)} classes: accuracy is of these"
     if wordnet(names) and not set(names) <= set(labels):
         yield "folders are named by WordNet IDs: class k was taken to be the k-th in their order"

@@ -51,7 +51,7 @@ def verify(
     from convexport.exporter.verify_text import shard_text
     from convexport.runtime.errors import UsageError
 
-    options = room.VerifyOptions(shard=shard or "1/1", **rest)
+    options = room.VerifyOptions(shard="1/1" if shard is None else shard, **rest)
     if shard is not None and save is None:
         raise UsageError(
             "E0293", "--shard counts for a later merge", hint="say where with --save FILE"
