@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,12 +57,15 @@ def verify(
         )
     events = ConsoleEvents()
     events.start("verify")
-    work: Callable[..., Verification | Shard]
-    work = partial(room.verify, bundle, _images(data), options)
-    if save is not None:
-        work = partial(room.verify_shard, bundle, _images(data), options, save)
+    images, seen = _images(data), events.advance
+    found: Verification | Shard
     try:
-        found = work(progress=events.advance, partial=_partial)
+        if save is None:
+            found = room.verify(bundle, images, options, progress=seen, partial=_partial)
+        else:
+            found = room.verify_shard(
+                bundle, images, options, save, progress=seen, partial=_partial
+            )
     finally:
         events.close()
     if isinstance(found, room.Verification):

@@ -29,6 +29,10 @@ COMMANDS = {
     "run": ("convexport.exporter.commands:run", "Classify images with a bundle."),
     "inspect": ("convexport.exporter.commands:inspect", "What is inside a bundle or an ONNX file."),
     "diagnose": ("convexport.exporter.commands:diagnose", "Which layers INT8 hurts, how much."),
+    "limits": (
+        "convexport.exporter.limits_command:limits",
+        "Where the time goes, and how near to the machine's limit.",
+    ),
     "doctor": (
         "convexport.exporter.commands:doctor",
         "What this machine can do, and what is missing.",

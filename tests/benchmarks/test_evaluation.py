@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from convexport.benchmarks.evaluation import Evaluation, PassTally
 from convexport.benchmarks.parity import compare, parity_of
 from convexport.benchmarks.parity_tally import EDGES, ParityTally, tallied
 from convexport.benchmarks.tally import exact, nearest
-from convexport.calibration.images import folder
+from convexport.calibration.images import ImageItem, ImageSet, folder
 from convexport.runtime.errors import InputError
 from convexport.runtime.preprocess import preprocess
 from convexport.runtime.specs import Preprocess, TensorSpec
@@ -163,6 +164,41 @@ def test_a_block_without_an_image_is_no_block(tmp_path: Path) -> None:
     tally = counted(Evaluation(Net(), Net(), SPEC, images, skip=True))
     assert (tally.images.read, tally.images.skipped, tally.images.constant) == (1, 11, 1)
     assert tally.top1.n == 0
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    """Of a net with many classes: kept, the logits of 2,400 images would be 38 MB."""
+    import tracemalloc
+
+    class Wide(Net):
+        outputs = (TensorSpec("y", ("batch", 2000)),)
+
+        def run(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            x = feed["x"].reshape(len(feed["x"]), -1)
+            return {"y": x @ np.random.default_rng(0).standard_normal((16, 2000), np.float32)}
+
+    class Drawn(Sequence[ImageItem]):
+        def __init__(self, count: int) -> None:
+            self.count = count
+
+        def __len__(self) -> int:
+            return self.count
+
+        def __getitem__(self, index: Any) -> Any:
+            if isinstance(index, slice):
+                return tuple(self[k] for k in range(self.count)[index])
+            image = Image.fromarray(np.random.default_rng(index).integers(0, 256, (4, 4), np.uint8))
+            return ImageItem(str(index), lambda: image)
+
+    peaks = []
+    for count in (24, 240, 2400):
+        images = ImageSet(kind="digits", description="", items=Drawn(count))
+        tracemalloc.start()
+        tally = counted(Evaluation(Wide(), Wide(), SPEC, images))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert tally.parity.n == count
+    assert peaks[2] < peaks[1] + 100_000, peaks
 
 
 def test_content_is_part_of_the_fingerprint_and_so_is_its_place(data: Path) -> None:
