@@ -167,15 +167,17 @@ def test_a_block_without_an_image_is_no_block(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
-    """Of a net with many classes: kept, the logits of 2,400 images would be 38 MB."""
+    """Of a net with many classes: kept, the logits of 1,200 images would be 19 MB."""
     import tracemalloc
+
+    weights = np.ones((16, 2000), np.float32)
 
     class Wide(Net):
         outputs = (TensorSpec("y", ("batch", 2000)),)
 
         def run(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             x = feed["x"].reshape(len(feed["x"]), -1)
-            return {"y": x @ np.random.default_rng(0).standard_normal((16, 2000), np.float32)}
+            return {"y": x @ weights}
 
     class Drawn(Sequence[ImageItem]):
         def __init__(self, count: int) -> None:
@@ -191,14 +193,14 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
             return ImageItem(str(index), lambda: image)
 
     peaks = []
-    for count in (24, 240, 2400):
+    for count in (24, 1200):
         images = ImageSet(kind="digits", description="", items=Drawn(count))
         tracemalloc.start()
         tally = counted(Evaluation(Wide(), Wide(), SPEC, images))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert tally.parity.n == count
-    assert peaks[2] < peaks[1] + 100_000, peaks
+    assert peaks[1] < peaks[0] + 1_000_000, peaks
 
 
 def test_content_is_part_of_the_fingerprint_and_so_is_its_place(data: Path) -> None:
