@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from convexport.runtime.errors import InputError
-from convexport.runtime.files import json_bytes, read_json, write_atomically
+from convexport.runtime.errors import InputError, StorageError
+from convexport.runtime.files import json_bytes, read_json, storage_errors, write_atomically
 
 
 def write_sealed(path: Path, data: Mapping[str, Any]) -> None:
@@ -52,7 +53,7 @@ class Checkpoint:
 
     def read(self) -> tuple[dict[str, Any], int]:
         """The counts, and how many blocks they are of; nothing and 0 at the start."""
-        if self._path is None or not self._path.is_file():
+        if self._path is None:
             return {}, 0
         try:
             found = read_sealed(self._path)
@@ -63,19 +64,23 @@ class Checkpoint:
     def keep(self, tally: Callable[[], Mapping[str, Any]], blocks: int) -> None:
         """Write the counts of so many blocks, if it is time.
 
-        Raises:
-            StorageError: E0801, the disk is full or does not let us.
+        Where there is no writing, the pass goes on all the same, and is not kept.
         """
         if self._path is None or time.monotonic() - self._written < self._seconds:
             return
-        self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        write_sealed(self._path, {"tally": tally(), "blocks": blocks})
+        try:
+            with storage_errors(self._path):
+                self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            write_sealed(self._path, {"tally": tally(), "blocks": blocks})
+        except StorageError:
+            self._path = None
         self._written = time.monotonic()
 
     def done(self) -> None:
         """The result is elsewhere."""
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path.unlink()
 
 
 def _hash(data: Any) -> str:

@@ -133,7 +133,6 @@ class Evaluation:
 
         Raises:
             InputError: E0342, an image is bad and may not be skipped.
-            StorageError: the checkpoint cannot be written.
         """
         starts = range((shard[0] - 1) * self.block, len(self.images), shard[1] * self.block)
         mine = sum(min(self.block, len(self.images) - start) for start in starts)

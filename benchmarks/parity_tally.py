@@ -168,6 +168,8 @@ def _logits(reference: Logits) -> _Floats:
 
 def picks(logits: Logits, count: int) -> npt.NDArray[np.intp]:
     """(n, count): the classes with the largest logits; of equals the first, as argmax does."""
+    if count == 1:  # many times as quick
+        return logits.argmax(axis=1)[:, None]
     return np.argsort(-logits, axis=1, kind="stable")[:, :count]
 
 

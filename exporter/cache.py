@@ -11,7 +11,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -102,7 +102,7 @@ class StageCache:
         """
         path = self.partial(name, inputs)
         for place in (self.root, path.parent):
-            if place.exists():
+            with suppress(OSError):  # not there, or out of reach: then nothing is taken from it
                 _refuse_world_writable(place)
         return path
 

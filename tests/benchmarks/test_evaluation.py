@@ -145,6 +145,14 @@ def test_a_damaged_checkpoint_starts_anew(data: Path, tmp_path: Path, damage: by
     assert tally.images.read == 53
 
 
+def test_a_pass_that_cannot_be_kept_goes_on(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    checkpoint = Checkpoint(tmp_path / "file/under/it", 0)
+    tally = a_pass(data).run((1, 1), checkpoint, lambda done, total: None)
+    checkpoint.done()
+    assert tally.images.read == 53 and (tmp_path / "file").read_bytes() == b""
+
+
 def test_bad_images_end_a_pass_unless_they_may_be_skipped(data: Path) -> None:
     for name in ("0/x.png", "4/y.png"):
         (data / name).write_bytes(b"no image")
