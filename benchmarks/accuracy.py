@@ -22,7 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from convexport.benchmarks.distributions import binomial_cdf, normal_quantile
+from convexport.benchmarks.parity_tally import picks
 from convexport.benchmarks.statistics import CONFIDENCE, Proportion, proportion
+from convexport.benchmarks.tally import Tally, kept, summed
 from convexport.runtime.errors import InputError, UsageError
 
 MARGIN_PP = 1.0
@@ -72,6 +74,68 @@ class PairedAccuracy:
         }
 
 
+@dataclass
+class AccuracyTally(Tally):
+    """Labelled images so far: how many each side had right, and which alone.
+
+    Attributes:
+        classes: of the net.
+        nonfinite: images with a NaN or infinite logit on either side.
+        over: images whose label is one less than the reference's class; ``under``: one more.
+    """
+
+    n: int = summed()
+    classes: int = kept(0, max)
+    reference: int = summed()
+    actual: int = summed()
+    only_reference: int = summed()
+    only_actual: int = summed()
+    nonfinite: int = summed()
+    over: int = summed()
+    under: int = summed()
+
+    def result(self, margin_pp: float = MARGIN_PP) -> PairedAccuracy:
+        """Of all images that were counted; at least one.
+
+        Raises:
+            UsageError: E0266, a margin that is not above 0.
+        """
+        if not (math.isfinite(margin_pp) and margin_pp > 0):
+            raise UsageError("E0266", f"a margin cannot be {margin_pp} percentage points")
+        b, c = self.only_reference, self.only_actual
+        low, high = tango_interval(b, c, self.n)
+        return PairedAccuracy(
+            reference=proportion(self.reference, self.n),
+            actual=proportion(self.actual, self.n),
+            only_reference=b,
+            only_actual=c,
+            drop_pp=100 * (b - c) / self.n,
+            low_pp=100 * low,
+            high_pp=100 * high,
+            p_value=mcnemar_exact(b, c),
+            margin_pp=margin_pp,
+            non_inferior=100 * high < margin_pp,
+            nonfinite=self.nonfinite,
+            hint=self._hint(),
+        )
+
+    def _hint(self) -> str:
+        right = proportion(self.reference, self.n)
+        for count, where in ((self.over, "before"), (self.under, "after")):
+            shifted = proportion(count, self.n)
+            if shifted.low > right.high:
+                return (
+                    f"the reference has {right} right, and {shifted} of the labels stand one "
+                    f"{where} its answer: labels are off by one (a class too many, as background?)"
+                )
+        if self.classes < 2 or right.low > 1 / self.classes:
+            return ""
+        return (
+            f"the reference has {right} right, no better than chance (1/{self.classes}): "
+            "labels look permuted, or the weights untrained"
+        )
+
+
 def paired_accuracy(
     reference_logits: _Array, logits: _Array, labels: _Array, *, margin_pp: float = MARGIN_PP
 ) -> PairedAccuracy:
@@ -87,30 +151,37 @@ def paired_accuracy(
         InputError: E0366, shapes that do not belong together; E0367, labels that are no classes.
         UsageError: E0266, a margin that is not above 0.
     """
-    if not (math.isfinite(margin_pp) and margin_pp > 0):
-        raise UsageError("E0266", f"a margin cannot be {margin_pp} percentage points")
+    return counted_right(reference_logits, logits, labels).result(margin_pp)
+
+
+def counted_right(
+    reference_logits: _Array, logits: _Array, labels: _Array, *, top: int = 1
+) -> AccuracyTally:
+    """``paired_accuracy``, as counts that can be added to those of other images.
+
+    Args:
+        top: an image is right where its label is among so many of the largest logits.
+
+    Raises:
+        InputError: E0366 or E0367, as there.
+    """
     want, have, truth = np.asarray(reference_logits), np.asarray(logits), np.asarray(labels)
     _require_shapes(want, have, truth)
     n, classes = want.shape
     _require_classes(truth, classes)
-    first, second = _right(want, truth), _right(have, truth)
-    b, c = int((first & ~second).sum()), int((second & ~first).sum())
-    low, high = tango_interval(b, c, n)
-    reference = proportion(int(first.sum()), n)
+    first, second = _right(want, truth, top), _right(have, truth, top)
     finite = np.isfinite(want).all(axis=1) & np.isfinite(have).all(axis=1)
-    return PairedAccuracy(
-        reference=reference,
-        actual=proportion(int(second.sum()), n),
-        only_reference=b,
-        only_actual=c,
-        drop_pp=100 * (b - c) / n,
-        low_pp=100 * low,
-        high_pp=100 * high,
-        p_value=mcnemar_exact(b, c),
-        margin_pp=margin_pp,
-        non_inferior=100 * high < margin_pp,
-        nonfinite=int((~finite).sum()),
-        hint=_label_hint(reference, classes),
+    counts = {
+        "reference": first,
+        "actual": second,
+        "only_reference": first & ~second,
+        "only_actual": second & ~first,
+        "nonfinite": ~finite,
+        "over": _right(want, truth + 1, 1),
+        "under": _right(want, truth - 1, 1),
+    }
+    return AccuracyTally(
+        n=n, classes=classes, **{name: int(each.sum()) for name, each in counts.items()}
     )
 
 
@@ -150,9 +221,9 @@ def _statistic(difference: float, b: int, c: int, n: int) -> float:
     return excess / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, excess)
 
 
-def _right(logits: _Array, labels: _Array) -> npt.NDArray[np.bool_]:
-    """(n,): whose largest logit is the label's; an image with a NaN or infinity is wrong."""
-    right: npt.NDArray[np.bool_] = logits.argmax(axis=1) == labels
+def _right(logits: _Array, labels: _Array, top: int) -> npt.NDArray[np.bool_]:
+    """(n,): whose label is among the largest logits; an image with a NaN or infinity is wrong."""
+    right: npt.NDArray[np.bool_] = (picks(logits, top) == labels[:, None]).any(axis=1)
     return right & np.isfinite(logits).all(axis=1)
 
 
@@ -177,12 +248,3 @@ def _require_classes(labels: _Array, classes: int) -> None:
             where=f"first at image {outside[0]}: label {labels[outside[0]]}",
             hint=f"labels run from 0 to {classes - 1}: do yours start at 1?",
         )
-
-
-def _label_hint(reference: Proportion, classes: int) -> str:
-    if classes < 2 or reference.low > 1 / classes:
-        return ""
-    return (
-        f"the reference has {reference} right, no better than chance (1/{classes}): "
-        "labels look permuted, or the weights untrained"
-    )

@@ -11,20 +11,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from convexport.benchmarks.parity_tally import ATOL, DIFFER, RTOL, Logits, ParityTally, tallied
 from convexport.benchmarks.statistics import Proportion, proportion
-from convexport.runtime.errors import GateError, InputError, UsageError
+from convexport.runtime.errors import GateError, UsageError
 
-RTOL, ATOL = 1e-3, 1e-4
 LIMIT = 1e-4
 # How many images a comparison takes where nobody says otherwise.
 PARITY_IMAGES = 64
-_WORST = 12
-
-Logits = npt.NDArray[Any]
-_Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -85,36 +78,23 @@ def compare(reference: Logits, actual: Logits) -> Parity:
         InputError: E0365, the reference is not such an array.
         GateError: E0560, the artefact's logits have another shape.
     """
-    want, have = _logits(reference), np.asarray(actual)
-    if have.shape != want.shape or have.dtype.kind not in "fiu":
-        raise GateError(
-            "E0560",
-            "the outputs differ in shape or kind",
-            where=f"reference {want.shape}, artefact {have.shape} {have.dtype}",
-        )
-    have = have.astype(np.float64)
-    n, classes = want.shape
-    with np.errstate(invalid="ignore", over="ignore"):
-        distance = np.abs(have - want)
-    chosen = picks(want, 1)[:, 0]
-    # An infinite reference would tolerate anything, itself included: only finite is within.
-    within = np.isfinite(distance) & (distance <= ATOL + RTOL * np.abs(want))
-    agree = picks(have, 1)[:, 0] == chosen
-    among = (picks(have, min(5, classes)) == chosen[:, None]).any(axis=1)
-    sound = np.isfinite(want).all(axis=1) & np.isfinite(have).all(axis=1)
-    badness = np.where(np.isfinite(distance), distance, np.inf).max(axis=1)
+    return parity_of(tallied(reference, actual))
+
+
+def parity_of(tally: ParityTally) -> Parity:
+    """Of all images that were counted; at least one."""
     return Parity(
-        n=n,
-        classes=classes,
-        **_distances(want, have, distance),
-        outside=float(1 - within.mean()),
-        nonfinite_reference=int((~np.isfinite(want)).sum()),
-        nonfinite_actual=int((~np.isfinite(have)).sum()),
-        constant_reference=_constant(want),
-        constant_actual=_constant(have),
-        top1=proportion(int((agree & sound).sum()), n),
-        top5=proportion(int((among & sound).sum()), n) if classes >= 5 else None,
-        worst=tuple(int(index) for index in np.argsort(-badness, kind="stable")[:_WORST]),
+        n=tally.n,
+        classes=tally.classes,
+        **tally.distances(),
+        outside=tally.outside / (tally.n * tally.classes),
+        nonfinite_reference=tally.nonfinite_reference,
+        nonfinite_actual=tally.nonfinite_actual,
+        constant_reference=tally.n > 1 and tally.row_reference != DIFFER,
+        constant_actual=tally.n > 1 and tally.row_actual != DIFFER,
+        top1=proportion(tally.agree, tally.n),
+        top5=proportion(tally.among, tally.n) if tally.classes >= 5 else None,
+        worst=tuple(row[1] for row in tally.worst),
     )
 
 
@@ -151,46 +131,6 @@ def require_parity(parity: Parity, stage: str, limit: float = LIMIT) -> None:
             where=f"{images}; max |d| {_number(parity.max_abs)}, top-1 agreement {parity.top1}",
             hint="compare this stage with the one before it",
         )
-
-
-def _logits(reference: Logits) -> _Floats:
-    array = np.asarray(reference)
-    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
-        raise InputError(
-            "E0365",
-            "reference logits are numbers of shape (images, classes)",
-            where=f"given {array.shape} {array.dtype}",
-        )
-    return array.astype(np.float64)
-
-
-def picks(logits: Logits, count: int) -> npt.NDArray[np.intp]:
-    """(n, count): the classes with the largest logits; of equals the first, as argmax does."""
-    return np.argsort(-logits, axis=1, kind="stable")[:, :count]
-
-
-def _constant(logits: _Floats) -> bool:
-    return len(logits) > 1 and bool((logits == logits[0]).all())
-
-
-def _distances(want: _Floats, have: _Floats, distance: _Floats) -> dict[str, Any]:
-    """The five distances by name, all None as soon as a value is not finite."""
-    if not np.isfinite(distance).all():
-        return dict.fromkeys(("max_abs", "mean_abs", "max_rel", "cosine", "sqnr_db"))
-    largest = float(np.abs(want).max())
-    max_abs = float(distance.max())
-    noise, signal = float((distance**2).sum()), float((want**2).sum())
-    lengths = np.linalg.norm(want, axis=1) * np.linalg.norm(have, axis=1)
-    dots = (want * have).sum(axis=1)
-    cosines = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0)
-    cosines[(distance == 0).all(axis=1)] = 1.0
-    return {
-        "max_abs": max_abs,
-        "mean_abs": float(distance.mean()),
-        "max_rel": max_abs / largest if largest else (None if max_abs else 0.0),
-        "cosine": float(np.clip(cosines.min(), -1, 1)),
-        "sqnr_db": 10 * math.log10(signal / noise) if signal and noise else None,
-    }
 
 
 def _number(value: float | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convexport.benchmarks.parity import picks
+from convexport.benchmarks.accuracy import PairedAccuracy
 from convexport.benchmarks.statistics import Proportion, proportion
 from convexport.calibration.images import ImageSet
 from convexport.runtime.batches import run_in_batches
@@ -34,6 +34,12 @@ class TopError:
 
     reference: Proportion
     actual: Proportion
+
+    @classmethod
+    def of(cls, found: PairedAccuracy) -> TopError:
+        """What those that are right leave."""
+        sides = (found.reference, found.actual)
+        return cls(*(proportion(each.n - each.k, each.n) for each in sides))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -79,25 +85,7 @@ def averaged(
     return logarithms
 
 
-def top_error(
-    reference: Scores, actual: Scores, labels: npt.NDArray[Any], top: int
-) -> TopError | None:
-    """The top-k error of both, from scores or logits; None where there are no more classes.
-
-    Of equal scores the first counts, as in ``argmax``; an image with a NaN or infinity is wrong.
-    """
-    if reference.shape[1] <= top:
-        return None
-    return TopError(_wrong(reference, labels, top), _wrong(actual, labels, top))
-
-
 def _softmax(logits: Scores) -> Scores:
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: Scores = exponents / exponents.sum(axis=1, keepdims=True)
     return shares
-
-
-def _wrong(scores: Scores, labels: npt.NDArray[Any], top: int) -> Proportion:
-    first = picks(scores, top)
-    right = (first == labels[:, None]).any(axis=1) & np.isfinite(scores).all(axis=1)
-    return proportion(int((~right).sum()), len(labels))

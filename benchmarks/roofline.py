@@ -2,7 +2,7 @@
 
 The roof is measured, not read off a data sheet: the fastest matrix product that a runtime of this
 machine does in the same precision (S. Williams et al., Roofline, CACM 52, 2009). The slope that
-memory sets is left out: a net that memory holds back, of depthwise layers say, reaches less.
+memory sets is in ``bandwidth``, and both together in ``limits``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from convexport.benchmarks.file_layers import FileLayers
 from convexport.runtime.errors import ConvexportError
 from convexport.runtime.optional import require
 from convexport.runtime.sessions import Session, open_session
@@ -82,17 +83,7 @@ def operations(model: Path, batch: int = 1) -> int:
     Args:
         model: an ONNX file whose one input has no free dimension but the batch.
     """
-    onnx = require("onnx", extra="export", purpose="counting operations")
-    proto = onnx.load(str(model), load_external_data=False)
-    for value in proto.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].dim_value:
-            dims[0].dim_value = batch
-    graph = onnx.shape_inference.infer_shapes(proto).graph
-    values = (*graph.input, *graph.value_info, *graph.output)
-    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
-    shapes.update({tensor.name: list(tensor.dims) for tensor in graph.initializer})
-    return sum(2 * _products(node, shapes) for node in graph.node)
+    return FileLayers(model, batch).operations
 
 
 def matrix_product(precision: str) -> bytes:
@@ -131,16 +122,3 @@ def _fastest(session: Session | Runner, seconds: float) -> float:
         session.run(x)
         best, calls = min(best, time.perf_counter() - start), calls + 1
     return best
-
-
-def _products(node: Any, shapes: dict[str, list[int]]) -> int:
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-        return 0
-    weight, output = shapes[node.input[1]], shapes[node.output[0]]
-    if node.op_type == "Conv":
-        return math.prod(output) * math.prod(weight[1:])
-    if node.op_type == "ConvTranspose":
-        return math.prod(shapes[node.input[0]]) * math.prod(weight[1:])
-    inner = shapes[node.input[0]]
-    transposed = any(a.name == "transA" and a.i for a in node.attribute)
-    return math.prod(output) * inner[0 if transposed else -1]

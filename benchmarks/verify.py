@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from convexport.benchmarks.accuracy import PairedAccuracy, paired_accuracy
-from convexport.benchmarks.parity import LIMIT, PARITY_IMAGES, Parity, compare, require_parity
-from convexport.benchmarks.protocols import Progress, TopError, averaged, top_error
+from convexport.benchmarks.checkpoint import Checkpoint
+from convexport.benchmarks.class_names import class_indices, class_warnings
+from convexport.benchmarks.evaluation import Evaluation
+from convexport.benchmarks.parity import LIMIT, PARITY_IMAGES, Parity, require_parity
+from convexport.benchmarks.protocols import Progress
+from convexport.benchmarks.shards import Shard, listing, parse_part
+from convexport.benchmarks.verification import Verification as Verification
+from convexport.benchmarks.verification import verification_of
 from convexport.calibration.images import ImageSet
 from convexport.calibration.photographs import photographs
-from convexport.runtime.batches import fixed_batch, run_in_batches
+from convexport.calibration.reader import OnBad
+from convexport.calibration.values import all_constant
 from convexport.runtime.bundle import Manifest
+from convexport.runtime.cpu import cpu_flags, integer_kernels
 from convexport.runtime.crops import CENTRE, find
 from convexport.runtime.engine import Engine, load
 from convexport.runtime.errors import GateError, InputError, UsageError
+from convexport.runtime.files import read_json
 from convexport.runtime.sessions import Session, open_session
 
 # How far the largest logit may move. INT8 and BF16 have no such limit: their gate is signal
@@ -30,96 +38,207 @@ LEAST_SQNR_DB = {"int8": 3.0, "bf16": 20.0}
 # Below it, look at what it does to the task.
 LOW_SQNR_DB = 20.0
 
+_CALIBRATION = "calibration.json"
+# Where a pass keeps what it has counted so far, by all that the counts depend on.
+Partial = Callable[[Mapping[str, Any]], Path]
 
-@dataclass(frozen=True)
-class Verification:
-    """What ``verify`` found.
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """How a bundle is held against images.
 
     Attributes:
-        golden_error: of the golden sample, relative to its largest logit.
-        parity: of the model with the bundle's FP32 reference, both run here.
-        parity_set: on which images.
-        accuracy: against the labels of the data given; None without labels.
-        accuracy_set: on which images.
-        protocol: crops an image, over which accuracy and errors are averaged; parity is of the
-            central one.
-        top1_error: of both; None without labels.
-        top5_error: the same; None without labels, and with five classes or fewer.
+        protocol: how many crops of each image accuracy is averaged over.
+        bad_images: ``fail`` at the first that cannot be used, or ``skip`` and count them.
+        shard: the part of the images to count, as ``2/8``.
+        margin: the largest drop of top-1 that is accepted, as a share.
+        checkpoint_seconds: between two times that a pass keeps what it has counted.
+
+    Raises:
+        UsageError: E0202, there is no such protocol; E0266, the margin is none; E0274, the shard
+            is none.
     """
 
-    name: str
-    model_sha256: str
-    runtime: str
-    golden_error: float
-    parity: Parity
-    parity_set: str
-    accuracy: PairedAccuracy | None
-    accuracy_set: str | None
-    protocol: str
-    top1_error: TopError | None
-    top5_error: TopError | None
+    protocol: str = CENTRE
+    bad_images: OnBad = "fail"
+    shard: str = "1/1"
+    margin: float | None = None
+    checkpoint_seconds: float = 30
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "name": self.name,
-            "model_sha256": self.model_sha256,
-            "runtime": self.runtime,
-            "golden_error": self.golden_error,
-            "parity": self.parity.to_dict(),
-            "parity_set": self.parity_set,
-            "accuracy": _as_json(self.accuracy),
-            "accuracy_set": self.accuracy_set,
-            "protocol": self.protocol,
-            "top1_error": _as_json(self.top1_error),
-            "top5_error": _as_json(self.top5_error),
-        }
+    def __post_init__(self) -> None:
+        find(self.protocol)
+        parse_part(self.shard)
+        if self.margin is not None and not (math.isfinite(self.margin) and 0 < self.margin <= 1):
+            raise UsageError("E0266", f"a margin cannot be {100 * self.margin} percentage points")
+
+
+_DEFAULTS = VerifyOptions()
 
 
 def verify(
     bundle: Path,
     data: ImageSet | None = None,
+    options: VerifyOptions = _DEFAULTS,
     *,
-    protocol: str = CENTRE,
     progress: Progress = lambda done, total: None,
+    partial: Partial | None = None,
 ) -> Verification:
     """Check a bundle on this machine.
 
     Args:
         data: images to compare on, labelled for accuracy; None compares on stand-ins.
-        protocol: how many crops of each image accuracy is averaged over.
-        progress: told how many images are done; more crops are two more passes over them.
+        options: all but ``shard``, of which ``verify_shard`` makes use.
+        progress: told how many images are done.
+        partial: where an interrupted pass is found again; None starts anew.
 
     Raises:
-        GateError: E0500, the golden sample fails; E0561 to E0563, parity does.
-        InputError: the bundle was changed, or the data's classes are not the net's.
-        UsageError: E0202, there is no such protocol; E0268, there are no labels for it.
+        GateError: E0500, the golden sample fails; E0561 to E0564, parity does.
+        InputError: the bundle was changed, the data's classes are not the net's, or images
+            cannot be used.
+        UsageError: E0268, there are no labels for the protocol or the margin.
     """
-    _require_labels(data, protocol)
+    whole, checkpoint = _count(bundle, data, options, (1, 1), progress, partial)
+    found = conclude(whole, options.margin)
+    checkpoint.done()
+    return found
+
+
+def verify_shard(
+    bundle: Path,
+    data: ImageSet | None,
+    options: VerifyOptions,
+    save: Path,
+    *,
+    progress: Progress = lambda done, total: None,
+    partial: Partial | None = None,
+) -> Shard:
+    """Count one part of the images, and write the counts for ``shards.merge``; nothing is judged.
+
+    Raises:
+        UsageError: E0276, something stands there, or there is no such directory.
+        StorageError: E0801, it cannot be written.
+        ConvexportError: as ``verify``, but for parity.
+    """
+    if save.exists() or not save.parent.is_dir():
+        why = "something stands there" if save.exists() else "there is no such directory"
+        raise UsageError("E0276", f"the counts cannot go to {save}: {why}", hint="name another")
+    part = parse_part(options.shard)
+    shard, checkpoint = _count(bundle, data, options, part, progress, partial)
+    shard.save(save)
+    checkpoint.done()
+    return shard
+
+
+def conclude(whole: Shard, margin: float | None = None) -> Verification:
+    """What the counts of all images say.
+
+    Args:
+        margin: see ``VerifyOptions``; it is not held to it here, but by ``require_margin``.
+
+    Raises:
+        GateError: E0561 to E0564, parity fails.
+        InputError: E0378, no image could be used; E0344, all of them are of one colour.
+        UsageError: E0268, there are no labels for the margin.
+    """
+    images = whole.tally.images
+    if not images.read:
+        raise InputError(
+            "E0378",
+            f"none of {whole.subject['images']} images could be used",
+            where="; ".join(f"{name}: {why}" for _, name, why in images.skipped_images[:5]),
+            hint="give images that the net can see",
+        )
+    if images.constant == images.read:
+        raise all_constant(f"{images.read} images read")
+    if margin is not None and not whole.tally.top1.n:
+        raise _unlabelled("a margin is")
+    found = verification_of(whole, margin)
+    require_faithful(found.parity, "the bundle's model", whole.subject["precision"])
+    return found
+
+
+def require_margin(found: Verification) -> None:
+    """Let nothing pass whose top-1 may have dropped by the margin or more.
+
+    Raises:
+        GateError: E0567, the upper end of the drop's 95 % interval is not below the margin.
+    """
+    if found.accuracy is not None and not found.accuracy.non_inferior:
+        drop = found.accuracy
+        raise GateError(
+            "E0567",
+            f"top-1 may have dropped by {drop.high_pp:.2f} points, "
+            f"the margin is {drop.margin_pp:g}",
+            where=f"{drop.drop_pp:+.2f} points on {drop.actual.n} images, "
+            f"95 % interval {drop.low_pp:+.2f} to {drop.high_pp:+.2f}",
+            hint="more images make the interval narrower; build --max-drop gives layers back",
+        )
+
+
+def _count(
+    bundle: Path,
+    data: ImageSet | None,
+    options: VerifyOptions,
+    part: tuple[int, int],
+    progress: Progress,
+    partial: Partial | None,
+) -> tuple[Shard, Checkpoint]:
+    if find(options.protocol).count > 1 and not (data and data.class_names):
+        raise _unlabelled(f"{options.protocol} crops an image are")
+    if options.margin is not None and not (data and data.class_names):
+        raise _unlabelled("a margin is")
     engine = load(bundle, self_test=False)
-    golden_error = engine.self_test(bundle)
+    golden_error, manifest = engine.self_test(bundle), engine.manifest
     images = data or photographs("parity", PARITY_IMAGES)
-    labels = _labels(engine, images)
-    reference = _reference(bundle, engine.manifest)
-    expected, actual = _logits(engine, reference, images, progress)
-    parity = compare(expected, actual)
-    require_faithful(parity, "the bundle's model", engine.manifest.precision)
-    if protocol != CENTRE:
-        expected, actual = _averaged(engine, reference, images, protocol, progress)
-    accuracy, top1, top5 = _accuracies(expected, actual, labels)
-    return Verification(
-        name=engine.manifest.name,
-        model_sha256=engine.manifest.files[engine.manifest.model],
-        runtime=engine.runner.runtime,
-        golden_error=golden_error,
-        parity=parity,
-        parity_set=images.description,
-        accuracy=accuracy,
-        accuracy_set=None if accuracy is None else images.description,
-        protocol=protocol,
-        top1_error=top1,
-        top5_error=top5,
+    evaluation = Evaluation(
+        reference=_reference(bundle, manifest),
+        model=engine.runner,
+        spec=manifest.preprocess,
+        images=images,
+        indices=class_indices(images.class_names, engine.labels, named=engine.has_labels)
+        if images.class_names
+        else (),
+        protocol=options.protocol,
+        output_kind=manifest.output_kind,
+        skip=options.bad_images == "skip",
+        calibrated=_calibrated(bundle, manifest),
     )
+    names, times = listing(images)
+    subject = _subject(engine, images, options, names, evaluation.block)
+    key = {**subject, "times": times, "part": list(part)}
+    checkpoint = Checkpoint(partial and partial(key), options.checkpoint_seconds)
+    tally = evaluation.run(part, checkpoint, progress)
+    return Shard(subject, part, golden_error, dict(images.passed_over), tally), checkpoint
+
+
+def _subject(
+    engine: Engine, images: ImageSet, options: VerifyOptions, names: str, block: int
+) -> dict[str, Any]:
+    """All that counts depend on, and what they are told with."""
+    manifest = engine.manifest
+    return {
+        "name": manifest.name,
+        "model_sha256": manifest.files[manifest.model],
+        "precision": manifest.precision,
+        "runtime": engine.runner.runtime,
+        "units": integer_kernels(cpu_flags()),
+        "labels": list(engine.labels),
+        "set": images.description,
+        "images": len(images),
+        "listing": names,
+        "classes": list(images.class_names),
+        "protocol": options.protocol,
+        "bad_images": options.bad_images,
+        "block": block,
+        "warnings": list(class_warnings(images.class_names, engine.labels)),
+    }
+
+
+def _calibrated(bundle: Path, manifest: Manifest) -> frozenset[str]:
+    """The contents that the ranges were made with, where the build wrote them down."""
+    if _CALIBRATION not in manifest.files:
+        return frozenset()
+    return frozenset(read_json(bundle / _CALIBRATION).get("contents", ()))
 
 
 def _reference(bundle: Path, manifest: Manifest) -> Session:
@@ -163,80 +282,10 @@ def require_signal(parity: Parity, stage: str, precision: str = "int8") -> None:
         )
 
 
-def _logits(
-    engine: Engine, reference: Session, images: ImageSet, progress: Progress
-) -> tuple[np.ndarray, np.ndarray]:
-    size = fixed_batch(engine.runner) or 8
-    expected, actual, done = [], [], 0
-    for batch in images.batches(engine.manifest.preprocess, size, on_bad="fail"):
-        expected.append(run_in_batches(reference, batch.array))
-        actual.append(run_in_batches(engine.runner, batch.array))
-        done += len(batch.array)
-        progress(done, len(images))
-    return np.concatenate(expected), np.concatenate(actual)
-
-
-def _averaged(
-    engine: Engine, reference: Session, images: ImageSet, protocol: str, progress: Progress
-) -> tuple[np.ndarray, np.ndarray]:
-    kind, spec = engine.manifest.output_kind, engine.manifest.preprocess
-    runners = (reference, engine.runner)
-    expected, actual = (
-        averaged(runner, images, spec, protocol, progress, output_kind=kind) for runner in runners
+def _unlabelled(what: str) -> UsageError:
+    return UsageError(
+        "E0268",
+        f"{what} for labelled images",
+        why="only accuracy is counted so",
+        hint="give --data DIR with two folders of classes or more, or leave the option out",
     )
-    return expected, actual
-
-
-def _accuracies(
-    expected: np.ndarray, actual: np.ndarray, labels: np.ndarray | None
-) -> tuple[PairedAccuracy | None, TopError | None, TopError | None]:
-    if labels is None:
-        return None, None, None
-    top1, top5 = (top_error(expected, actual, labels, count) for count in (1, 5))
-    return paired_accuracy(expected, actual, labels), top1, top5
-
-
-def _require_labels(data: ImageSet | None, protocol: str) -> None:
-    """Several crops are for accuracy alone."""
-    if find(protocol).count > 1 and not (data and data.class_names):
-        raise UsageError(
-            "E0268",
-            f"{protocol} crops an image are for labelled images",
-            why="only accuracy is averaged over them",
-            hint="give --data DIR with two folders of classes or more, or leave --protocol out",
-        )
-
-
-def _as_json(part: PairedAccuracy | TopError | None) -> Any:
-    return "not measured" if part is None else part.to_dict()
-
-
-def _labels(engine: Engine, images: ImageSet) -> np.ndarray | None:
-    """The images' labels as indices of the net's classes: by name where the names agree."""
-    if not images.class_names:
-        return None
-    mapping = _class_indices(images.class_names, engine)
-    return np.array([mapping[item.label] for item in images.items if item.label is not None])
-
-
-def _class_indices(names: tuple[str, ...], engine: Engine) -> list[int]:
-    """Which output each class name of the data stands for.
-
-    By the net's labels where all are among them; as numbers where all are numbers of classes; by
-    their order only where the net has no labels and there is one name a class.
-    """
-    known = {label: index for index, label in enumerate(engine.labels)}
-    numbers = {str(index): index for index in range(engine.manifest.classes)}
-    for table in (known, numbers):
-        if all(name in table for name in names):
-            return [table[name] for name in names]
-    strangers = [name for name in names if name not in known]
-    if engine.has_labels or len(names) != engine.manifest.classes:
-        raise InputError(
-            "E0368",
-            f"the data's {len(names)} classes do not fit the net's {engine.manifest.classes}",
-            where=f"not among the net's labels: {', '.join(strangers[:5])}",
-            why="there is no telling which class is which",
-            hint="name the folders after the net's labels, or after the classes' numbers",
-        )
-    return list(range(len(names)))

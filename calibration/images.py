@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class ImageSet:
 
     kind: Kind
     description: str
-    items: tuple[ImageItem, ...]
+    items: Sequence[ImageItem]
     stand_in: bool = False
     class_names: tuple[str, ...] = ()
     passed_over: Mapping[str, int] = field(default_factory=dict)
@@ -95,6 +95,35 @@ class ImageSet:
         return pixels, np.array(labels, np.int64)
 
 
+class FolderItems(Sequence[ImageItem]):
+    """Images below a directory, each made when it is asked for: a million are a million names.
+
+    Attributes:
+        root: the directory, absolute.
+        names: of the images, below it.
+    """
+
+    def __init__(self, root: Path, names: list[str], classes: tuple[str, ...]) -> None:
+        self.root, self.names = root, names
+        self._labels = {name: label for label, name in enumerate(classes)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageItem: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[ImageItem, ...]: ...
+    def __getitem__(self, index: int | slice) -> ImageItem | tuple[ImageItem, ...]:
+        if isinstance(index, slice):
+            return tuple(map(self._item, self.names[index]))
+        return self._item(self.names[index])
+
+    def _item(self, name: str) -> ImageItem:
+        label = self._labels.get(name.partition("/")[0])
+        return ImageItem(name, partial(_read, self.root, name), label)
+
+
 def folder(path: Path) -> ImageSet:
     """All images below a directory, sorted by the bytes of their relative path.
 
@@ -113,12 +142,7 @@ def folder(path: Path) -> ImageSet:
         raise _no_images(path, passed_over)
     roots = {name.partition("/")[0] if "/" in name else "" for name in names}
     classes = tuple(sorted(roots, key=os.fsencode)) if len(roots) > 1 and "" not in roots else ()
-    index = {name: label for label, name in enumerate(classes)}
-    root = path.absolute()
-    items = tuple(
-        ImageItem(name, partial(_read, root, name), index.get(name.partition("/")[0]))
-        for name in names
-    )
+    items = FolderItems(path.absolute(), names, classes)
     labels = f" in {len(classes)} classes" if classes else ", without labels"
     return ImageSet(
         kind="folder",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -29,8 +29,10 @@ OnBad = Literal["fail", "skip"]
 # When more images are bad than may be, so many more are looked at to name a few of them.
 _LOOK_AHEAD = 200
 _NAMED = 5
-_CONSTANT = "constant image"
+CONSTANT = "constant image"
 _FEW = 100
+# Hex digits by which a content hash is known again: 64 bits.
+SHORT = 16
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class ReadReport:
         duplicates: name of each read image whose content was read before, and the earlier name.
         notes: what had to be done to decode, as note -> number of images.
         fingerprint: SHA-256 over the content hashes of the images read, in order.
+        contents: these hashes, cut to their first 16 hex digits.
     """
 
     images: int
@@ -93,15 +96,27 @@ class ReadReport:
     duplicates: tuple[tuple[str, str], ...]
     notes: Mapping[str, int]
     fingerprint: str
+    contents: tuple[str, ...] = ()
 
     @property
     def distinct(self) -> int:
         """How many different images were read."""
         return self.read - len(self.duplicates)
 
+    def facts(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "images": self.read,
+            "fingerprint": self.fingerprint,
+            "contents": list(self.contents),
+            "skipped": [list(each) for each in self.skipped],
+            "duplicates": len(self.duplicates),
+            "image_notes": dict(self.notes),
+        }
+
     def doubts(self) -> tuple[str, ...]:
         """Why ranges from these images deserve less trust, one sentence each."""
-        constant = self.notes.get(_CONSTANT, 0)
+        constant = self.notes.get(CONSTANT, 0)
         found = (
             (self.distinct < _FEW, _few(self.distinct)),
             (self.duplicates, f"{len(self.duplicates)} of {self.read} images repeat another one"),
@@ -159,7 +174,7 @@ class ImageReader:
                 tuple(item.label for item, _ in group),
                 tuple(item.name for item, _ in group),
             )
-        if tally.hashes and tally.notes[_CONSTANT] == len(tally.hashes):
+        if tally.hashes and tally.notes[CONSTANT] == len(tally.hashes):
             raise all_constant(f"{len(tally.hashes)} images read")
 
     def report(self) -> ReadReport:
@@ -172,38 +187,23 @@ class ImageReader:
             duplicates=tuple(tally.duplicates),
             notes=dict(tally.notes),
             fingerprint=fingerprint_of(tally.hashes),
+            contents=tuple(digest[:SHORT] for digest in tally.hashes),
         )
 
     def _read(
         self, item: ImageItem, tally: _Tally, rest: Iterator[ImageItem]
     ) -> tuple[ImageItem, np.ndarray] | None:
         try:
-            digest, notes, array = _tensor(item, self._spec)
+            digest, notes, array = read_tensor(item, self._spec)
         except InputError as error:
             tally.skipped.append((item.name, error.what))
             if len(tally.skipped) > self._allowed:
-                raise self._too_many_bad(tally, rest) from error
+                raise too_many_bad(
+                    tally.skipped, rest, self._spec, len(self._items), self._allowed
+                ) from error
             return None
         tally.add(item.name, digest, notes)
         return item, array
-
-    def _too_many_bad(self, tally: _Tally, rest: Iterator[ImageItem]) -> InputError:
-        for item in islice(rest, _LOOK_AHEAD):
-            if len(tally.skipped) >= _NAMED:
-                break
-            try:
-                _tensor(item, self._spec)
-            except InputError as error:
-                tally.skipped.append((item.name, error.what))
-        named = "; ".join(f"{_shown(name)}: {why}" for name, why in tally.skipped[:_NAMED])
-        return InputError(
-            "E0342",
-            f"at least {len(tally.skipped)} of {len(self._items)} images are bad, "
-            f"{self._allowed} may be",
-            where=named,
-            why="numbers over fewer images than were asked for would pass as numbers over all",
-            hint="repair or remove these files",
-        )
 
 
 @dataclass
@@ -225,12 +225,45 @@ class _Tally:
         self.notes.update(notes)
 
 
-def _tensor(item: ImageItem, spec: Preprocess) -> tuple[str, tuple[str, ...], np.ndarray]:
+def too_many_bad(
+    skipped: list[tuple[str, str]],
+    rest: Iterator[ImageItem],
+    spec: Preprocess,
+    images: int,
+    allowed: int = 0,
+) -> InputError:
+    """E0342, with the names of those that are bad and of a few that follow.
+
+    Args:
+        skipped: name and reason of those that were met.
+        rest: the images that come after them.
+        images: how many there are in all.
+        allowed: how many may be bad.
+    """
+    found = list(skipped)
+    for item in islice(rest, _LOOK_AHEAD):
+        if len(found) >= _NAMED:
+            break
+        try:
+            read_tensor(item, spec)
+        except InputError as error:
+            found.append((item.name, error.what))
+    named = "; ".join(f"{_shown(name)}: {why}" for name, why in found[:_NAMED])
+    return InputError(
+        "E0342",
+        f"at least {len(found)} of {images} images are bad, {allowed} may be",
+        where=named,
+        why="numbers over fewer images than were asked for would pass as numbers over all",
+        hint="repair or remove these files",
+    )
+
+
+def read_tensor(item: ImageItem, spec: Preprocess) -> tuple[str, tuple[str, ...], np.ndarray]:
     """Content hash, notes and pixels, from one reading of the content."""
     content = item.content()
     decoded = decode(content, spec, name=item.name)
     array = to_array(decoded.image, spec, name=item.name)
-    constant = (_CONSTANT,) if is_constant(array) else ()
+    constant = (CONSTANT,) if is_constant(array) else ()
     return _hash(content), decoded.notes + constant, array
 
 

@@ -11,7 +11,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -93,6 +93,18 @@ class StageCache:
         """A file beside the entry, for what an interrupted stage may go on from."""
         directory = self._directory(name, stage_key(name, inputs))
         return directory.with_name(f"{directory.name}.begun")
+
+    def trusted_partial(self, name: str, inputs: Mapping[str, Any]) -> Path:
+        """``partial`` for who makes no entry: nothing is made, and no stranger's file is taken.
+
+        Raises:
+            MachineError: E0480, anybody may write to the cache.
+        """
+        path = self.partial(name, inputs)
+        for place in (self.root, path.parent):
+            with suppress(OSError):  # not there, or out of reach: then nothing is taken from it
+                _refuse_world_writable(place)
+        return path
 
     def _directory(self, name: str, key: str) -> Path:
         return self.root / "stages" / f"{name}-{key[:32]}"

@@ -111,33 +111,6 @@ def build(model: str, as_json: bool, **arguments: Any) -> None:
 
 @click.command()
 @BUNDLE
-@click.option("--data", help="A directory of images, a folder a class; or digits.")
-@click.option(
-    "--protocol", default="1", show_default=True, help="Crops an image for accuracy: 1, 10 or 144."
-)
-@JSON
-def verify(bundle: Path, data: str | None, protocol: str, as_json: bool) -> None:
-    """Check a bundle on this machine: hashes, golden sample, parity; accuracy with --data."""
-    from convexport.benchmarks.verify import verify as verify_bundle
-    from convexport.calibration.digits import digits
-    from convexport.calibration.images import folder
-    from convexport.exporter import summary
-    from convexport.exporter.console import ConsoleEvents
-
-    images = None
-    if data is not None:
-        images = digits("test") if data == "digits" else folder(Path(data))
-    events = ConsoleEvents()
-    events.start("verify")
-    try:
-        result = verify_bundle(bundle, images, protocol=protocol, progress=events.advance)
-    finally:
-        events.close()
-    _print(as_json, result.to_dict(), lambda: summary.verification_text(result))
-
-
-@click.command()
-@BUNDLE
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True)
 @JSON

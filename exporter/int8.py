@@ -120,18 +120,14 @@ def calibrate_stage(simplified: Path, request: Calibration, directory: Path) -> 
     activations = census_of_activations({name: each.channels for name, each in ranges.items()})
     doubts = (*report.doubts(), *input_doubts(seen, request.preprocess))
     return {
-        "images": report.read,
+        **report.facts(),
         "set": request.images.description,
         "stand_in": request.images.stand_in,
-        "fingerprint": report.fingerprint,
         "notes": list(request.notes),
         "doubts": [*doubts, *activations.doubts(), *weights.doubts()],
         "input": seen.to_dict(),
         "activations": activations.to_dict(),
         "weights": weights.to_dict(),
-        "skipped": [list(each) for each in report.skipped],
-        "duplicates": len(report.duplicates),
-        "image_notes": dict(report.notes),
         "passed_over": dict(request.images.passed_over),
         "ranges": summary(ranges),
     }

@@ -14,6 +14,7 @@ from convexport.benchmarks.verify import Verification
 from convexport.exporter.console import fidelity, line, milliseconds, table, target_line
 from convexport.exporter.device_bundle import SCRIPT
 from convexport.exporter.results import BuildResult
+from convexport.exporter.verify_text import details
 from convexport.exporter.zoo_source import RANDOM_WEIGHTS
 from convexport.runtime.bundle import Manifest
 from convexport.runtime.crops import find
@@ -83,10 +84,10 @@ def verification_text(result: Verification) -> Any:
         lines.append("accuracy: not measured (--data DIR with a folder a class)")
     else:
         images = f"on {result.accuracy_set}, {_crops(result.protocol)}"
-        lines.append(_accuracy(result.accuracy.to_dict(), images))
+        lines.append(_accuracy({**result.accuracy.to_dict(), "hint": ""}, images))
         errors = {"top-1": result.top1_error, "top-5": result.top5_error}
         lines += [_error(name, error) for name, error in errors.items() if error]
-    return line("\n".join(lines))
+    return Group(line("\n".join(lines)), *details(result))
 
 
 def answers_text(rows: Iterable[Mapping[str, Any]], manifest: Manifest) -> Any:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from math import prod
 from pathlib import Path
 from threading import Lock
-from typing import Any, Dict, FrozenSet, Mapping
+from typing import Any, Dict, FrozenSet, List, Mapping
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class OpenvinoSession:
         provider: the device that must run it; there is only CPU.
         precision: ``bf16`` computes FP32 operators in BF16; with every other one they stay FP32.
         threads: 0 lets OpenVINO choose; it never takes more than there are cores.
+        profile: every node's time is taken, which ``executed`` tells.
 
     Raises:
         MachineError: E0401 to E0403, OpenVINO or the device is not there, or the CPU cannot
@@ -37,7 +39,13 @@ class OpenvinoSession:
     """
 
     def __init__(
-        self, model: Path, *, provider: str = DEVICE, precision: str = "fp32", threads: int = 0
+        self,
+        model: Path,
+        *,
+        provider: str = DEVICE,
+        precision: str = "fp32",
+        threads: int = 0,
+        profile: bool = False,
     ) -> None:
         ov = require_device(provider)
         _require_units(precision)
@@ -47,7 +55,7 @@ class OpenvinoSession:
             graph = reader.convert(reader.load(str(model)))
             if not graph.outputs:  # an empty file is an empty net to it
                 raise ValueError("the model has no outputs")
-            properties = _properties(precision, threads)
+            properties = {**_properties(precision, threads), "PERF_COUNT": profile}
             self._compiled = ov.Core().compile_model(graph, provider, properties)
         except Exception as error:  # OpenVINO's own classes, or whatever became of them
             raise InputError(
@@ -82,6 +90,22 @@ class OpenvinoSession:
                 for index, spec in enumerate(self.outputs)
             }
 
+    def executed(self) -> List[Dict[str, Any]]:
+        """What the latest run executed, with ``profile``: each node with its ``ms``, and the
+        ``bytes`` that go in and out of it."""
+        with self._turn:
+            times = {
+                each.node_name: each.real_time.total_seconds() * 1e3
+                for each in self._request.get_profiling_info()
+                if str(each.status).endswith(".EXECUTED")
+            }
+            nodes = self._compiled.get_runtime_model().get_ordered_ops()
+        return [
+            _executed(node, times[node.get_friendly_name()])
+            for node in nodes
+            if node.get_friendly_name() in times
+        ]
+
 
 def require_device(device: str) -> Any:
     """OpenVINO's module, if it has that device and we use it.
@@ -108,6 +132,22 @@ def require_device(device: str) -> Any:
             hint="convexport doctor tells what this machine can run",
         )
     return ov
+
+
+def _executed(node: Any, ms: float) -> Dict[str, Any]:
+    """A node of the graph as it is executed; what it was made of is in its properties."""
+    info = {key: str(getattr(value, "value", value)) for key, value in node.get_rt_info().items()}
+    ports = [
+        port for port in (*node.inputs(), *node.outputs()) if port.get_partial_shape().is_static
+    ]
+    return {
+        "name": node.get_friendly_name(),
+        "op": info.get("layerType", ""),
+        "ms": ms,
+        "precision": info.get("runtimePrecision", ""),
+        "originals": [name for name in info.get("originalLayersNames", "").split(",") if name],
+        "bytes": sum(port.get_element_type().size * prod(port.get_shape()) for port in ports),
+    }
 
 
 def refusal(precision: str, flags: FrozenSet[str]) -> str:

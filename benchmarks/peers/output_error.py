@@ -28,7 +28,7 @@ from runners import RUNTIMES
 from tools import Tool
 
 from convexport.benchmarks.accuracy import paired_accuracy
-from convexport.benchmarks.parity import picks
+from convexport.benchmarks.parity_tally import picks
 from convexport.benchmarks.statistics import proportion
 from convexport.runtime.files import sha256_of
 

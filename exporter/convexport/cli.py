@@ -20,11 +20,19 @@ COMMANDS = {
     "list": ("convexport.exporter.commands:list_", "The zoo: parameters, MACs, input, weights."),
     "show": ("convexport.exporter.commands:show", "One net: facts, layer table, weights."),
     "build": ("convexport.exporter.commands:build", "Build a bundle for a model and a target."),
-    "verify": ("convexport.exporter.commands:verify", "Parity and accuracy of a bundle, here."),
+    "verify": (
+        "convexport.exporter.verify_command:verify",
+        "Parity and accuracy of a bundle, here.",
+    ),
+    "merge": ("convexport.exporter.verify_command:merge", "Parts of a verification to a whole."),
     "bench": ("convexport.exporter.bench_commands:bench", "Latency of bundles, side by side."),
     "run": ("convexport.exporter.commands:run", "Classify images with a bundle."),
     "inspect": ("convexport.exporter.commands:inspect", "What is inside a bundle or an ONNX file."),
     "diagnose": ("convexport.exporter.commands:diagnose", "Which layers INT8 hurts, how much."),
+    "limits": (
+        "convexport.exporter.limits_command:limits",
+        "Where the time goes, and how near to the machine's limit.",
+    ),
     "doctor": (
         "convexport.exporter.commands:doctor",
         "What this machine can do, and what is missing.",

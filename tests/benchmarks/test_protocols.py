@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convexport.benchmarks.protocols import averaged, top_error
+from convexport.benchmarks.accuracy import counted_right
+from convexport.benchmarks.protocols import TopError, averaged
 from convexport.benchmarks.statistics import proportion
 from convexport.calibration.images import ImageItem, ImageSet
 from convexport.runtime.crops import crops
@@ -143,8 +144,7 @@ def test_errors_are_counted_image_by_image(top: int) -> None:
     actual = rng.standard_normal((200, CLASSES))
     actual[7, 2], actual[8, 0] = np.nan, np.inf
     labels = rng.integers(0, CLASSES, 200)
-    found = top_error(reference, actual, labels, top)
-    assert found is not None
+    found = TopError.of(counted_right(reference, actual, labels, top=top).result())
     for scores, have in ((reference, found.reference), (actual, found.actual)):
         wrong = 0
         for row, label in zip(scores, labels, strict=True):
@@ -153,8 +153,3 @@ def test_errors_are_counted_image_by_image(top: int) -> None:
         assert have == proportion(wrong, 200)
         assert have.low < have.share < have.high
     json.dumps(found.to_dict(), allow_nan=False)
-
-
-def test_there_is_no_top_5_error_of_five_classes() -> None:
-    scores, labels = np.zeros((4, 5)), np.zeros(4, int)
-    assert top_error(scores, scores, labels, 5) is None
