@@ -51,10 +51,13 @@ def check(path: Path) -> None:
 
     Raises:
         ConvexportError: as ``read_onnx``.
+        MemoryError: the file takes more than there is.
     """
     library = require("onnx", extra="cpu", purpose="reading an ONNX file")
     try:
         model: onnx.ModelProto = library.load(path, load_external_data=False)
+    except MemoryError:
+        raise
     except Exception as error:  # protobuf and onnx raise several classes that share no base
         raise _unreadable(path, "is cut or corrupt", str(error)) from error
     if not model.graph.node:
@@ -65,6 +68,8 @@ def check(path: Path) -> None:
     try:
         library.load_external_data_for_model(model, str(path.parent))
         library.checker.check_model(str(path))
+    except MemoryError:
+        raise
     except Exception as error:
         raise _unreadable(path, "is not valid ONNX", str(error)) from error
     require_finite(model, str(path))
