@@ -11,7 +11,7 @@ import numpy as np
 from convexport.exporter.onnx_child import read_in_a_child
 from convexport.exporter.onnx_limits import (
     LARGEST_FILE,
-    external_data,
+    external_tensors,
     nodes_of,
     require_bounds,
     require_confined,
@@ -79,7 +79,7 @@ def content_digest(path: Path) -> str:
     """The hash of a model's file, and of the files that hold its external data."""
     onnx = require("onnx", extra="cpu", purpose="reading an ONNX file")
     model = onnx.load(path, load_external_data=False)
-    places = {entry["location"] for _, entry in external_data(model)}
+    places = {entry["location"] for _, entry in external_tensors(model)}
     if not places:
         return sha256_of(path)
     digests = [sha256_of(path), *(sha256_of(path.parent / place) for place in sorted(places))]

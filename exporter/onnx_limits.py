@@ -29,11 +29,11 @@ def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from nodes_of(body)
 
 
-def external_data(model: onnx.ModelProto) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Tensors whose values lie in another file: name, and what says where."""
+def external_tensors(model: onnx.ModelProto) -> Iterator[tuple[onnx.TensorProto, dict[str, str]]]:
+    """Tensors whose values lie in another file, and what says where."""
     for tensor in _tensors(model.graph):
         if tensor.data_location == tensor.EXTERNAL:
-            yield tensor.name, {entry.key: entry.value for entry in tensor.external_data}
+            yield tensor, {entry.key: entry.value for entry in tensor.external_data}
 
 
 def require_bounds(path: Path, model: onnx.ModelProto) -> None:
@@ -56,14 +56,16 @@ def require_confined(path: Path, model: onnx.ModelProto) -> None:
     Raises:
         InputError: E0384, with the tensor and the place.
     """
-    for name, entry in external_data(model):
+    for tensor, entry in external_tensors(model):
         location = entry.get("location", "")
         why = _escapes(path.parent, location) or _beyond(path.parent / location, entry)
+        if len(entry) != len(tensor.external_data):
+            why = "one key is given twice, and libraries differ in which they take"
         if why:
             raise InputError(
                 "E0384",
                 f"{path.name} has external data that cannot be used",
-                where=f"tensor {name[:100]}, {location[:200]!r}",
+                where=f"tensor {tensor.name[:100]}, {location[:200]!r}",
                 why=why,
                 hint="save the model anew, with its data in one plain file beside it",
             )

@@ -85,6 +85,8 @@ def external(home: Path, **changes: str) -> None:
     made = onnx.load(path, load_external_data=False)
     for entry in made.graph.initializer[0].external_data:
         entry.value = changes.get(entry.key, entry.value)
+    if "twice" in changes:
+        made.graph.initializer[0].external_data.add(key="location", value=changes["twice"])
     write(home, made, "sub/net.onnx")
 
 
@@ -100,6 +102,7 @@ OUTSIDE = {
     "length": {"length": str(10**15)},
     "negative": {"offset": "-4"},
     "no number": {"offset": "4; rm"},
+    "twice": {"twice": "w.bin"},
 }
 
 
