@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def read_in_a_child(path: Path, *, run: bool) -> None:
             f"the libraries that read ONNX do not survive {path.name}",
             where=str(path),
             why=": ".join([error.what, *last])[:300],
-            hint="do not use this file: it is corrupt, or made to harm",
+            hint="it is corrupt, made to harm, or needs more memory than there is: export it again",
         ) from error
     answer = json.loads(stdout)
     if answer is not None:
@@ -56,8 +55,7 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print is no answer
     request = json.load(sys.stdin)
     path = Path(request["path"])
-    resource.setrlimit(resource.RLIMIT_AS, (_memory_for(path),) * 2)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(_memory_for(path))
     from convexport.exporter.onnx_file import check
 
     answer = None
@@ -75,9 +73,21 @@ def main() -> None:
 
 def _memory_for(path: Path) -> int:
     """Bytes of address space; data beside the model may belong to it."""
-    beside = sum(each.lstat().st_size for each in path.parent.iterdir() if each.is_file())
+    try:
+        beside = sum(each.lstat().st_size for each in path.parent.iterdir() if each.is_file())
+    except OSError:  # a folder that may be entered and not listed
+        beside = path.stat().st_size
     everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min(_MEMORY + _COPIES * beside, max(_MEMORY, everything))
+
+
+def _limit(memory: int) -> None:
+    import resource  # POSIX alone has it
+
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    allowed = memory if most == resource.RLIM_INFINITY else min(memory, most)
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 if __name__ == "__main__":
