@@ -24,6 +24,12 @@ class Proof:
 
 ELSEWHERE = (
     Proof(
+        5,
+        "a net of more than 2 GiB",
+        "6, E0692: no external data is written",
+        "exporter/test_onnx_child.py::test_a_net_beyond_protobuf_is_refused",
+    ),
+    Proof(
         12,
         "FP16 overflows on other images than those of calibration",
         "5, the gate names the layer and `--keep-fp32`",
