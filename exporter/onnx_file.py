@@ -145,7 +145,7 @@ def _require_known(path: Path, model: onnx.ModelProto) -> None:
     foreign = sorted(
         {
             f"{node.domain or 'ai.onnx'}::{node.op_type}"
-            for node in nodes_of(model.graph)
+            for node in nodes_of(model)
             if node.domain or not onnx.defs.has(str(node.op_type), opset, "")
         }
     )

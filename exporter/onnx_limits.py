@@ -20,18 +20,15 @@ LONGEST_NAME = 1_000
 LARGEST_FILE = (1 << 31) - 1
 
 
-def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Every node, those of the bodies of If, Loop and Scan too."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from nodes_of(body)
+def nodes_of(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Every node, those of functions and of the bodies of If, Loop and Scan too."""
+    for graph in _graphs(model):
+        yield from graph.node
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[tuple[onnx.TensorProto, dict[str, str]]]:
     """Tensors whose values lie in another file, and what says where."""
-    for tensor in _tensors(model.graph):
+    for tensor in _tensors(model):
         if tensor.data_location == tensor.EXTERNAL:
             yield tensor, {entry.key: entry.value for entry in tensor.external_data}
 
@@ -42,7 +39,7 @@ def require_bounds(path: Path, model: onnx.ModelProto) -> None:
     Raises:
         InputError: E0386, more than ``MOST_NODES`` nodes, or a name beyond ``LONGEST_NAME``.
     """
-    for count, node in enumerate(nodes_of(model.graph), start=1):
+    for count, node in enumerate(nodes_of(model), start=1):
         if count > MOST_NODES:
             raise _excessive(path, f"has more than {MOST_NODES} nodes")
         for name in (node.name, node.op_type, *node.input, *node.output):
@@ -71,15 +68,24 @@ def require_confined(path: Path, model: onnx.ModelProto) -> None:
             )
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    yield from _sparse(graph.sparse_initializer)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            yield from _sparse((attribute.sparse_tensor, *attribute.sparse_tensors))
-            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from _tensors(body)
+def _graphs(model: onnx.ModelProto) -> Iterator[Any]:
+    waiting: list[Any] = [model.graph, *model.functions]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                waiting += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())]
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    for graph in _graphs(model):
+        yield from getattr(graph, "initializer", ())  # a function has none
+        yield from _sparse(getattr(graph, "sparse_initializer", ()))
+        for node in graph.node:
+            for attribute in node.attribute:
+                yield from (attribute.t, *attribute.tensors)
+                yield from _sparse((attribute.sparse_tensor, *attribute.sparse_tensors))
 
 
 def _sparse(tensors: Any) -> Iterator[onnx.TensorProto]:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import EncodeError
+from onnx import TensorProto, helper
 
 from convexport.exporter import onnx_child
+from convexport.exporter.onnx_limits import require_confined
 from convexport.exporter.stages import save
 from convexport.runtime.errors import InputError, UnsupportedError
 
@@ -60,6 +62,28 @@ def test_the_memory_grows_with_the_model(tmp_path: Path, monkeypatch: pytest.Mon
     assert onnx_child._memory_for(path) == (4 << 30) + 8 * 1000
     monkeypatch.setattr("os.sysconf", lambda name: 1)
     assert onnx_child._memory_for(path) == 4 << 30
+
+
+@pytest.mark.parametrize("where", ["a constant", "a body", "a function", "sparse"])
+def test_external_data_is_found_wherever_it_hides(tmp_path: Path, where: str) -> None:
+    outside = helper.make_tensor("t", TensorProto.FLOAT, [1], [1.0])
+    outside.data_location = TensorProto.EXTERNAL
+    outside.external_data.add(key="location", value="../secret")
+    constant = helper.make_node("Constant", [], ["c"], value=outside)
+    body = helper.make_graph([constant], "b", [], [])
+    model = helper.make_model(helper.make_graph([], "g", [], []))
+    if where == "a constant":
+        model.graph.node.append(constant)
+    elif where == "a body":
+        branch = helper.make_node("If", ["x"], ["c"], then_branch=body, else_branch=body)
+        model.graph.node.append(branch)
+    elif where == "a function":
+        opsets = [helper.make_opsetid("", 17)]
+        model.functions.append(helper.make_function("d", "f", [], ["c"], [constant], opsets))
+    else:
+        model.graph.sparse_initializer.add(values=outside)
+    with pytest.raises(InputError, match=r"\.\./secret"):
+        require_confined(tmp_path / "net.onnx", model)
 
 
 def test_a_net_beyond_protobuf_is_refused(tmp_path: Path) -> None:
