@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from packaging.version import Version
 from rich.console import Group
 
 from convexport.exporter.console import line, table
+from convexport.exporter.doctor_packages import (
+    Finding,
+    State,
+    clashes,
+    cuda_libraries,
+    onnxruntime,
+    packages,
+    version_of,
+)
 from convexport.exporter.options import default_cache
 from convexport.exporter.targets import TARGETS
 from convexport.runtime.cuda import cuda
@@ -22,38 +28,14 @@ from convexport.runtime.errors import ConvexportError, MachineError
 from convexport.runtime.sessions import require_runtime
 from convexport.runtime.trt_engine import import_tensorrt
 
-State = Literal["ok", "missing", "problem"]
-
-# Package -> (the least version without known holes, the extra that brings it, what needs it).
-_PACKAGES = {
-    "torch": ("2.10", "cpu", "building from PyTorch"),
-    "onnx": ("1.21", "cpu", "building"),
-    "onnx-ir": ("0.2", "cpu", "building"),
-    "onnxscript": ("0.6", "cpu", "exporting modules"),
-    "onnxsim": ("0.6", "cpu", "simplifying"),
-    "onnxslim": ("0.1.90", "cpu", "simplifying what onnxsim cannot"),
-    "safetensors": ("0.5", "cpu", "loading checkpoints"),
-    "scikit-learn": ("1.4", "cpu", "the digits and the stand-in photographs"),
-}
 _CUDA = (
     "with an NVIDIA driver, CUDA and cuDNN: pip uninstall onnxruntime, "
     "then pip install onnxruntime-gpu"
 )
+_CUDA_LIBRARIES = (
+    "pip install 'onnxruntime-gpu[cuda,cudnn]', or install the CUDA and cuDNN that it names"
+)
 _NEEDED_MB = 2000
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at, and how to put it right."""
-
-    what: str
-    state: State
-    detail: str
-    fix: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
 
 
 def examine(cache_dir: Path | None = None) -> list[Finding]:
@@ -61,10 +43,12 @@ def examine(cache_dir: Path | None = None) -> list[Finding]:
     cache = cache_dir or default_cache()
     return [
         Finding("python", "ok", sys.version.split()[0]),
-        *_packages(),
-        *_onnxruntime(),
+        *packages(),
+        *clashes(),
+        *onnxruntime(),
         *_gpu(),
         *_targets(),
+        _compiler(),
         _cache(cache),
         _disk(cache),
         _memory(),
@@ -85,43 +69,20 @@ def as_text(findings: list[Finding]) -> Any:
     return Group(made, line(""), *fixes) if fixes else made
 
 
-def _packages() -> Iterator[Finding]:
-    for name, (least, extra, purpose) in _PACKAGES.items():
-        version = _version(name)
-        fix = f"pip install 'convexport[{extra}]'"
-        if version is None:
-            yield Finding(name, "problem", f"not installed; for {purpose}", fix)
-        elif Version(version) < Version(least):
-            yield Finding(name, "problem", f"{version}, older than {least}", f"{fix} --upgrade")
-        else:
-            yield Finding(name, "ok", version)
-
-
-def _onnxruntime() -> Iterator[Finding]:
-    cpu, gpu = _version("onnxruntime"), _version("onnxruntime-gpu")
-    if cpu and gpu:
-        yield Finding(
-            "onnxruntime",
-            "problem",
-            f"onnxruntime {cpu} and onnxruntime-gpu {gpu} overwrite each other's files",
-            "pip uninstall onnxruntime onnxruntime-gpu, then pip install the one you want",
-        )
-    elif not (cpu or gpu):
-        fix = "pip install 'convexport[cpu]' or 'convexport[gpu]'"
-        yield Finding("onnxruntime", "problem", "not installed; for running models", fix)
-    else:
-        yield Finding("onnxruntime", "ok", f"{cpu or gpu}{' (gpu)' if gpu else ''}")
-
-
 def _gpu() -> Iterator[Finding]:
+    absent: State = "missing"
     try:
         here, (free, total) = cuda().gpu, cuda().memory()
     except MachineError as error:
         yield Finding("GPU", "missing", f"{error.what} ({error.why})", error.hint)
     else:
+        absent = "problem"
         memory = f"{free >> 20} of {total >> 20} MiB free"
         kind = f"{here.name}, compute capability {here.compute_capability}"
         yield Finding("GPU", "ok", f"{kind}, driver for CUDA {here.driver}, {memory}")
+    if missing := cuda_libraries():
+        # Without a GPU the CPU's half of the package may be all that is wanted.
+        yield Finding("CUDA libraries", absent, missing, _CUDA_LIBRARIES)
     try:
         version = import_tensorrt("running engines").__version__
     except ConvexportError as error:
@@ -143,8 +104,17 @@ def _targets() -> Iterator[Finding]:
         else:
             here = ", ".join(each for each in target.precisions if not target.refusal(each))
             # ONNX Runtime has a line of its own above.
-            version = "" if target.runtime == "onnxruntime" else f" ({_version(target.runtime)})"
+            version = "" if target.runtime == "onnxruntime" else f" ({version_of(target.runtime)})"
             yield Finding(f"target {target.name}", "ok", f"{here}{version}")
+
+
+def _compiler() -> Finding:
+    found = {name: shutil.which(name) for name in ("cmake", "c++")}
+    lacking = [name for name, path in found.items() if path is None]
+    if lacking:
+        fix = "apt-get install cmake g++ ninja-build"
+        return Finding("C++", "missing", f"no {', no '.join(lacking)}; for the C++ library", fix)
+    return Finding("C++", "ok", ", ".join(str(path) for path in found.values()))
 
 
 def _cache(cache: Path) -> Finding:
@@ -182,10 +152,3 @@ def _enough(what: str, free: float, detail: str, fix: str) -> Finding:
     if free < _NEEDED_MB:
         return Finding(what, "problem", f"{detail}; a build wants {_NEEDED_MB} MB", fix)
     return Finding(what, "ok", detail)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -8,6 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from convexport.exporter.onnx_child import read_in_a_child
+from convexport.exporter.onnx_limits import (
+    LARGEST_FILE,
+    external_tensors,
+    nodes_of,
+    require_bounds,
+    require_confined,
+)
 from convexport.runtime.errors import InputError, UnsupportedError
 from convexport.runtime.files import sha256_of
 from convexport.runtime.optional import require
@@ -19,41 +27,59 @@ if TYPE_CHECKING:
 OPSETS = range(13, 24)
 
 
-def read_onnx(path: Path) -> onnx.ModelProto:
+def read_onnx(path: Path, *, run: bool = False) -> onnx.ModelProto:
     """Read and check a model: whole, of known opset and domain, finite, confined to its folder.
+
+    A child process reads it first (``onnx_child``): native code that it crashes is not ours.
+
+    Args:
+        run: whether ONNX Runtime will load it here, and so must have loaded it there.
 
     Raises:
         InputError: E0383, there is no such file; E0384, empty, cut, corrupt or no ONNX; E0385,
-            the weights are not finite.
+            the weights are not finite; E0386, beyond all size; E0394, a library crashed on it.
         UnsupportedError: E0681, an opset or an operator's domain that is not supported.
     """
-    library = require("onnx", extra="cpu", purpose="reading an ONNX file")
     _sniff(path)
+    read_in_a_child(path, run=run)
+    model: onnx.ModelProto = require("onnx", extra="cpu", purpose="reading ONNX").load(path)
+    return model
+
+
+def check(path: Path) -> None:
+    """Everything that is refused of a file, in the process that calls it.
+
+    Raises:
+        ConvexportError: as ``read_onnx``.
+        MemoryError: the file takes more than there is.
+    """
+    library = require("onnx", extra="cpu", purpose="reading an ONNX file")
     try:
-        model: onnx.ModelProto = library.load(path)
+        model: onnx.ModelProto = library.load(path, load_external_data=False)
+    except MemoryError:
+        raise
     except Exception as error:  # protobuf and onnx raise several classes that share no base
         raise _unreadable(path, "is cut or corrupt", str(error)) from error
     if not model.graph.node:
         raise _unreadable(path, "holds no graph", "no operators")
+    require_bounds(path, model)
     _require_known(path, model)
+    require_confined(path, model)
     try:
+        library.load_external_data_for_model(model, str(path.parent))
         library.checker.check_model(str(path))
+    except MemoryError:
+        raise
     except Exception as error:
         raise _unreadable(path, "is not valid ONNX", str(error)) from error
     require_finite(model, str(path))
-    return model
 
 
 def content_digest(path: Path) -> str:
     """The hash of a model's file, and of the files that hold its external data."""
     onnx = require("onnx", extra="cpu", purpose="reading an ONNX file")
     model = onnx.load(path, load_external_data=False)
-    places = {
-        entry.value
-        for tensor in model.graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
+    places = {entry["location"] for _, entry in external_tensors(model)}
     if not places:
         return sha256_of(path)
     digests = [sha256_of(path), *(sha256_of(path.parent / place) for place in sorted(places))]
@@ -90,6 +116,14 @@ def _sniff(path: Path) -> None:
         head = file.read(HEAD)
     if not head:
         raise _unreadable(path, "is an empty file", "onnx would take it for an empty model")
+    if path.stat().st_size > LARGEST_FILE:
+        raise InputError(
+            "E0384",
+            f"{path.name} is larger than 2 GiB",
+            where=f"{path} ({path.stat().st_size} bytes)",
+            why="no ONNX file can be: protobuf does not write one",
+            hint="save the weights as external data: onnx.save(..., save_as_external_data=True)",
+        )
     if kind := foreign_kind(head):
         raise _unreadable(path, f"is {kind}, not ONNX", "it begins like one")
 
@@ -111,7 +145,7 @@ def _require_known(path: Path, model: onnx.ModelProto) -> None:
     foreign = sorted(
         {
             f"{node.domain or 'ai.onnx'}::{node.op_type}"
-            for node in model.graph.node
+            for node in nodes_of(model)
             if node.domain or not onnx.defs.has(str(node.op_type), opset, "")
         }
     )

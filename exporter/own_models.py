@@ -50,7 +50,7 @@ def source_from_onnx(path: Path, options: BuildOptions) -> Source:
         UnsupportedError: E0681, an opset or operator that is not supported.
         UsageError: E0282, ``--input-shape`` says something else than the file.
     """
-    model = read_onnx(path)
+    model = read_onnx(path, run=True)
     shape = _image_shape(path, model)
     if options.input_shape and options.input_shape != shape:
         raise UsageError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import EncodeError
 
 from convexport.benchmarks.parity import Parity, compare, require_parity
 from convexport.benchmarks.verify import LIMITS
@@ -19,6 +20,7 @@ from convexport.exporter.simplify import simplify
 from convexport.exporter.source import Source
 from convexport.exporter.targets import Target
 from convexport.runtime.batches import fixed_batch, run_in_batches
+from convexport.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from convexport.exporter.data import Images
@@ -114,8 +116,22 @@ def compare_with_reference(
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model so that the same model gives the same bytes."""
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    """Write a model so that the same model gives the same bytes.
+
+    Raises:
+        UnsupportedError: E0692, it is larger than protobuf can be.
+    """
+    try:
+        data = model.SerializeToString(deterministic=True)
+    except EncodeError as error:
+        raise UnsupportedError(
+            "E0692",
+            "the net does not fit into one ONNX file",
+            where=path.name,
+            why=f"protobuf ends at 2 GiB: {error}",
+            hint="a net with fewer weights, or with some of them in FP16",
+        ) from error
+    path.write_bytes(data)
 
 
 def every_float(model: ir.Model) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ def run_child(
     """Give ``request`` to a command's stdin and wait for its stdout.
 
     The child leads a process group; whatever ends the wait, Ctrl-C included, ends all of it first.
+    A child that is Python imports nothing from the current directory: a stranger's ``numpy.py``
+    may lie there. (Python before 3.11 cannot be told so.)
 
     Args:
         purpose: of the child, for errors.
@@ -41,7 +43,7 @@ def run_child(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=dict(env),
+        env={**env, "PYTHONSAFEPATH": "1"},
         start_new_session=True,
     )
     with process, _killed_on_the_way_out(process):

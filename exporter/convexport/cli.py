@@ -8,6 +8,7 @@ import json
 import signal
 import sys
 import traceback
+import warnings
 from typing import Any
 
 import click
@@ -91,6 +92,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a poor terminal shows what it can
+    # For a user, and without what a bundle's name might do to the terminal.
+    warnings.formatwarning = lambda message, *_: printable(f"warning: {message}\n")
     sys.exit(_run())
 
 
@@ -118,7 +121,7 @@ def _run() -> int:
 
 def _fail(error: ConvexportError) -> int:
     if "--json" in sys.argv[1:]:
-        click.echo(json.dumps({"error": error.to_dict()}, ensure_ascii=False), err=True)
+        click.echo(json.dumps({"error": error.to_dict()}), err=True)
     else:
         click.echo(printable(f"error: {error}"), err=True)
     return error.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import random
@@ -18,6 +19,8 @@ from onnx import helper, numpy_helper
 from safetensors.torch import save_file
 
 from convexport.architectures.registry import create
+from convexport.exporter.onnx_file import check
+from convexport.runtime.errors import InputError, UnsupportedError
 
 Refused = Callable[..., Any]
 Quick = tuple[str, ...]
@@ -54,19 +57,19 @@ def test_what_is_no_onnx_is_named(refused_onnx: Refused, content: bytes, what: s
 
 def test_every_cut_is_refused(refused_onnx: Refused, small_onnx: Make) -> None:
     whole = small_onnx().SerializeToString()
-    for length in range(1, len(whole), len(whole) // 40):
+    for length in range(1, len(whole), len(whole) // 8):
         refused_onnx(3, "E0384", whole[:length])
 
 
-def test_mutations_never_crash(invoke: Any, quick: Quick, home: Path, small_onnx: Make) -> None:
+def test_mutations_raise_our_errors_alone(home: Path, small_onnx: Make) -> None:
     whole, noise = small_onnx().SerializeToString(), random.Random(1)
-    for _ in range(60):
+    for _ in range(200):
         data = bytearray(whole)
         for _ in range(noise.randint(1, 8)):
             data[noise.randrange(len(data))] = noise.randrange(256)
         (home / "net.onnx").write_bytes(data)
-        done = invoke("inspect", "net.onnx")
-        assert done.code in (0, 3, 6) and "Traceback" not in done.err, bytes(data)
+        with contextlib.suppress(InputError, UnsupportedError):
+            check(home / "net.onnx")
 
 
 @pytest.mark.parametrize("opset", [7, 12, 99])

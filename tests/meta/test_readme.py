@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
     "benchmarks/peers/README.md",
     "docs/cpp.md",
     "docs/design.md",

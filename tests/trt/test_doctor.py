@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from convexport.exporter.doctor import Finding, examine, failed
+from convexport.exporter.doctor import examine, failed
+from convexport.exporter.doctor_packages import Finding
 from convexport.runtime import cuda
 
 from .conftest import Says

@@ -1,0 +1,94 @@
+"""A stranger's model is read by a child first: what kills that one only becomes an error here.
+
+The libraries that parse ONNX are native code. A child with a limit on time and memory does all
+of it once; this process reads the file only when that went well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from convexport.runtime.children import run_child
+from convexport.runtime.errors import ConvexportError, InputError, MachineError, rebuilt
+
+TIMEOUT_S = 120.0
+# Of address space: the libraries themselves, and copies of the weights while they are checked.
+_MEMORY, _COPIES = 4 << 30, 8
+
+
+def read_in_a_child(path: Path, *, run: bool) -> None:
+    """Do all that ``onnx_file.check`` does, elsewhere.
+
+    Args:
+        run: whether ONNX Runtime is to load it as well.
+
+    Raises:
+        ConvexportError: what the child found.
+        InputError: E0394, a library crashed on the file, or took too much time or memory.
+    """
+    request = json.dumps({"path": str(path), "run": run}).encode()
+    command = (sys.executable, "-m", "convexport.exporter.onnx_child")
+    try:
+        stdout, _ = run_child(
+            command, request, timeout_s=TIMEOUT_S, env=os.environ, purpose="reading"
+        )
+    except MachineError as error:
+        last = error.why.strip().splitlines()[-1:]
+        raise InputError(
+            "E0394",
+            f"the libraries that read ONNX do not survive {path.name}",
+            where=str(path),
+            why=": ".join([error.what, *last])[:300],
+            hint="it is corrupt, made to harm, or needs more memory than there is: export it again",
+        ) from error
+    answer = json.loads(stdout)
+    if answer is not None:
+        raise rebuilt(answer)
+
+
+def main() -> None:
+    """Answer one request on stdin with JSON on stdout: an error, or null."""
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what libraries print is no answer
+    request = json.load(sys.stdin)
+    path = Path(request["path"])
+    _limit(_memory_for(path))
+    from convexport.exporter.onnx_file import check
+
+    answer = None
+    try:
+        check(path)
+        if request["run"]:
+            from convexport.runtime.ort_session import OrtSession
+
+            OrtSession(path, threads=1, optimize=False)
+    except ConvexportError as error:
+        answer = {**error.to_dict(), "kind": type(error).__name__}
+    with os.fdopen(answers, "w") as out:
+        json.dump(answer, out)
+
+
+def _memory_for(path: Path) -> int:
+    """Bytes of address space; data beside the model may belong to it."""
+    try:
+        beside = sum(each.lstat().st_size for each in path.parent.iterdir() if each.is_file())
+    except OSError:  # a folder that may be entered and not listed
+        beside = path.stat().st_size
+    everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(_MEMORY + _COPIES * beside, max(_MEMORY, everything))
+
+
+def _limit(memory: int) -> None:
+    import resource  # POSIX alone has it
+
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    allowed = memory if most == resource.RLIM_INFINITY else min(memory, most)
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    main()
