@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convexport.benchmarks.distributions import binomial_cdf, normal_quantile
-from convexport.benchmarks.parity_tally import picks
+from convexport.benchmarks.parity_tally import ranks
 from convexport.benchmarks.statistics import CONFIDENCE, Proportion, proportion
 from convexport.benchmarks.tally import Tally, kept, summed
 from convexport.runtime.errors import InputError, UsageError
@@ -169,16 +169,21 @@ def counted_right(
     _require_shapes(want, have, truth)
     n, classes = want.shape
     _require_classes(truth, classes)
-    first, second = _right(want, truth, top), _right(have, truth, top)
-    finite = np.isfinite(want).all(axis=1) & np.isfinite(have).all(axis=1)
+    truth = truth.astype(np.intp)
+    sound = [np.isfinite(side).all(axis=1) for side in (want, have)]
+    first, second = (
+        (ranks(side, truth) < top) & finite
+        for side, finite in zip((want, have), sound, strict=True)
+    )
+    shift = np.where(sound[0], want.argmax(axis=1) - truth, 0)
     counts = {
         "reference": first,
         "actual": second,
         "only_reference": first & ~second,
         "only_actual": second & ~first,
-        "nonfinite": ~finite,
-        "over": _right(want, truth + 1, 1),
-        "under": _right(want, truth - 1, 1),
+        "nonfinite": ~(sound[0] & sound[1]),
+        "over": shift == 1,
+        "under": shift == -1,
     }
     return AccuracyTally(
         n=n, classes=classes, **{name: int(each.sum()) for name, each in counts.items()}
@@ -219,12 +224,6 @@ def _statistic(difference: float, b: int, c: int, n: int) -> float:
     variance = n * (2 * q + difference * (1 - difference))
     excess = b - c - n * difference
     return excess / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, excess)
-
-
-def _right(logits: _Array, labels: _Array, top: int) -> npt.NDArray[np.bool_]:
-    """(n,): whose label is among the largest logits; an image with a NaN or infinity is wrong."""
-    right: npt.NDArray[np.bool_] = (picks(logits, top) == labels[:, None]).any(axis=1)
-    return right & np.isfinite(logits).all(axis=1)
 
 
 def _require_shapes(want: _Array, have: _Array, labels: _Array) -> None:

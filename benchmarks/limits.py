@@ -43,13 +43,7 @@ def layers(bundle: Path, *, threads: int = 0, seconds: float = 1.0) -> dict[str,
     """
     manifest = read_manifest(bundle)
     verify_files(bundle, manifest)
-    if _CPU.get(manifest.runtime) != manifest.provider:
-        raise UnsupportedError(
-            "E0660",
-            f"layers of {manifest.runtime} on {manifest.provider} are not measured",
-            why="neither their times nor the roof of that device are taken yet",
-            hint="measure a bundle for cpu or openvino",
-        )
+    _require_cpu(manifest)
     threads = threads or affinity()
     sample, _ = read_golden(bundle, manifest)
     model = bundle / manifest.model
@@ -128,6 +122,16 @@ def against_roof(
         "layers": rows,
         "notes": list(_notes(rows, roof / whole, lost, operations)),
     }
+
+
+def _require_cpu(manifest: Manifest) -> None:
+    if _CPU.get(manifest.runtime) != manifest.provider:
+        raise UnsupportedError(
+            "E0660",
+            f"layers of {manifest.runtime} on {manifest.provider} are not measured",
+            why="neither their times nor the roof of that device are taken yet",
+            hint="measure a bundle for cpu or openvino",
+        )
 
 
 def _row(layer: Layer, kernel: Kernel) -> dict[str, Any]:

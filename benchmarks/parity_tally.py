@@ -111,7 +111,7 @@ def tallied(
     n, classes = want.shape
     # An infinite reference would tolerate anything, itself included: only finite is within.
     within = finite & (distance <= ATOL + RTOL * np.abs(want))
-    pairs = np.stack((picks(want, 1)[:, 0], picks(have, 1)[:, 0]), axis=1).tolist()
+    pairs = np.stack((want.argmax(axis=1), have.argmax(axis=1)), axis=1).tolist()
     tally = ParityTally(
         n=n,
         classes=classes,
@@ -135,13 +135,10 @@ def tallied(
 
 
 def _agreement(want: _Floats, have: _Floats) -> dict[str, Any]:
-    chosen = picks(want, 1)
+    rank = ranks(have, want.argmax(axis=1))
     sound = np.isfinite(want).all(axis=1) & np.isfinite(have).all(axis=1)
-    tops = {"agree": 1, "among": min(5, want.shape[1])}
-    return {
-        name: int(((picks(have, top) == chosen).any(axis=1) & sound).sum())
-        for name, top in tops.items()
-    }
+    tops = {"agree": 1, "among": 5}
+    return {name: int(((rank < top) & sound).sum()) for name, top in tops.items()}
 
 
 def _outputs(reference: Logits, actual: Logits) -> _Floats:
@@ -166,11 +163,12 @@ def _logits(reference: Logits) -> _Floats:
     return array.astype(np.float64)
 
 
-def picks(logits: Logits, count: int) -> npt.NDArray[np.intp]:
-    """(n, count): the classes with the largest logits; of equals the first, as argmax does."""
-    if count == 1:  # many times as quick
-        return logits.argmax(axis=1)[:, None]
-    return np.argsort(-logits, axis=1, kind="stable")[:, :count]
+def ranks(logits: Logits, classes: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """(n,): how many logits come before that of each image's class; of equals the first does."""
+    own = np.take_along_axis(logits, classes[:, None], axis=1)
+    earlier = np.arange(logits.shape[1]) < classes[:, None]
+    before: npt.NDArray[np.intp] = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
+    return before
 
 
 def _row(logits: _Floats) -> str:
