@@ -25,8 +25,7 @@ def run_child(
     """Give ``request`` to a command's stdin and wait for its stdout.
 
     The child leads a process group; whatever ends the wait, Ctrl-C included, ends all of it first.
-    A child that is Python imports nothing from the current directory: a stranger's ``numpy.py``
-    may lie there. (Python before 3.11 cannot be told so.)
+    From 3.11 on, Python imports nothing from the current directory there: it may be a stranger's.
 
     Args:
         purpose: of the child, for errors.
@@ -38,11 +37,10 @@ def run_child(
     Raises:
         MachineError: E0410, it crashed; E0411, it took longer than ``timeout_s``.
     """
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
     process = subprocess.Popen(
         command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        **pipes,
         env={**env, "PYTHONSAFEPATH": "1"},
         start_new_session=True,
     )

@@ -61,7 +61,7 @@ def test_links_inside_the_repository_lead_somewhere(document: str) -> None:
 
 def test_modules_that_the_documents_run_exist() -> None:
     for document in DOCUMENTS:
-        for module in re.findall(r"python -m (convexport[\w.]*)", (ROOT / document).read_text()):
+        for module in re.findall(r"python -m (convexport\.[\w.]+)", (ROOT / document).read_text()):
             room, _, name = module.removeprefix("convexport.").partition(".")
             assert (ROOT / room / f"{name}.py").is_file(), module
 
