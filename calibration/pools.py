@@ -20,7 +20,8 @@ def pools_to_convolutions(graph: ir.Graph) -> None:
     for pool in [node for node in graph if _is_convolution(node)]:
         data, pooled = pool.inputs[0], pool.outputs[0]
         assert data is not None and data.shape is not None
-        channels, kernel = int(data.shape[1]), pool.attributes.get_ints("kernel_shape")
+        channels, kernel = data.shape[1], pool.attributes.get_ints("kernel_shape")
+        assert isinstance(channels, int)
         equal = np.full((channels, 1, *kernel), 1 / prod(kernel), np.float32)
         name = f"{pooled.name}.equal_weights"
         weights = ir.Value(name=name, const_value=ir.tensor(equal, name=name))
@@ -69,4 +70,4 @@ def _is_convolution(node: ir.Node) -> bool:
 
 def _producer(node: ir.Node) -> str | None:
     producer = node.inputs[0].producer() if node.inputs[0] is not None else None
-    return producer and producer.op_type
+    return None if producer is None else producer.op_type

@@ -37,12 +37,9 @@ def run_child(
     Raises:
         MachineError: E0410, it crashed; E0411, it took longer than ``timeout_s``.
     """
-    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    pipe, safe = subprocess.PIPE, {**env, "PYTHONSAFEPATH": "1"}
     process = subprocess.Popen(
-        command,
-        **pipes,
-        env={**env, "PYTHONSAFEPATH": "1"},
-        start_new_session=True,
+        command, stdin=pipe, stdout=pipe, stderr=pipe, env=safe, start_new_session=True
     )
     with process, _killed_on_the_way_out(process):
         started(process.pid)
