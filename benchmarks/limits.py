@@ -39,7 +39,7 @@ def layers(bundle: Path, *, threads: int = 0, seconds: float = 1.0) -> dict[str,
 
     Raises:
         InputError: it is no bundle, or it is damaged.
-        UnsupportedError: E0660, it is for another runtime than those of CPUs.
+        UnsupportedError: E0661, it is for another runtime than those of CPUs.
     """
     manifest = read_manifest(bundle)
     verify_files(bundle, manifest)
@@ -127,7 +127,7 @@ def against_roof(
 def _require_cpu(manifest: Manifest) -> None:
     if _CPU.get(manifest.runtime) != manifest.provider:
         raise UnsupportedError(
-            "E0660",
+            "E0661",
             f"layers of {manifest.runtime} on {manifest.provider} are not measured",
             why="neither their times nor the roof of that device are taken yet",
             hint="measure a bundle for cpu or openvino",

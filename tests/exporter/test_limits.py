@@ -50,7 +50,7 @@ def test_other_devices_are_not_measured(invoke: Any, refused: Refused, bundle: P
     (bundle / "manifest.json").write_text(
         json.dumps({**manifest, "provider": "CUDAExecutionProvider"})
     )
-    refused(6, "E0660", "limits", bundle)
+    refused(6, "E0661", "limits", bundle)
     refused(3, "E0304", "limits", bundle / "no")
 
 
