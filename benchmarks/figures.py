@@ -109,7 +109,7 @@ def digits(out: Path, nets: Sequence[str]) -> list[str]:
         options = ("--int8", "--weights", "digits", "--bench-seconds", "0", "--json", "--offline")
         places = ("-o", str(out / name), "--cache-dir", str(out / "cache"))
         done = _succeeded(run((*CLI, "build", name, *options, *places)), name)
-        report = json.loads(done.output)["report"]
+        report = json.loads(done.output)["report"]["bundles"][0]
         accuracy: dict[str, Any] = report["accuracy"]
         before, after = accuracy["reference"], accuracy["actual"]
         lines.append(
