@@ -150,9 +150,7 @@ def write_bundle(
             if path.is_file()
         }
         (scratch / MANIFEST).write_bytes(json_bytes(data))
-        own = entry(scratch, read_manifest(scratch), output.resolve().name)
-        for name, content in report_files(document([own], **parts.report), markdown=False).items():
-            (scratch / name).write_bytes(content)
+        _write_report(scratch, output.resolve().name, parts.report)
         if "tensorrt" in data:
             write_sums(scratch)
         if parts.engine is not None:
@@ -220,6 +218,12 @@ def _manifest(
 def _checked_on(target: Target, precision: Precision) -> str | None:
     on_cpu = target.runtime != "tensorrt"
     return integer_kernels(cpu_flags()) if precision == "int8" and on_cpu else None
+
+
+def _write_report(scratch: Path, label: str, measured: Mapping[str, Any]) -> None:
+    report = document([entry(scratch, read_manifest(scratch), label)], **measured)
+    for name, content in report_files(report, markdown=False).items():
+        (scratch / name).write_bytes(content)
 
 
 def _readme(data: Mapping[str, Any]) -> str:

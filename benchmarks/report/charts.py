@@ -139,14 +139,10 @@ class Chart:
         self.area(points, series)
         self.line([(edges[0], bottom), *points, (edges[-1], bottom)], series)
 
-    def dot(self, x: float, y: float, series: int, label: str = "") -> None:
-        """A point, with a name beside it on the side where there is room."""
+    def dot(self, x: float, y: float, series: int) -> None:
+        """A point."""
         left, top = self._at(x, y)
         self._add('<circle class="dot s{}" cx="{}" cy="{}" r="5"/>', series % SERIES, left, top)
-        if label:
-            right_half = self._x.share(x) > 0.55
-            anchor, shift = ("end", -10) if right_half else ("start", 10)
-            self.text(float(left) + shift, float(top) - 8, label, anchor, "name")
 
     def upright(
         self, x: float, low: float, high: float, series: int, kind: str = "whisker"

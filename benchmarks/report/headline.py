@@ -110,7 +110,8 @@ def _speedup(timed: tuple[_Data, _Data] | None) -> Tile:
         return Tile(name, _NONE, "nothing was measured beside it" if timed else "")
     speedup, first = timed[1]["speedup"], timed[0]["subjects"][0]["label"]
     ends = interval(speedup["low"], speedup["high"], ".2f") or "no interval"
-    detail = f"{ends}, against {first}; {speedup['processes']} processes, {speedup['claim']}"
+    doubt = "" if speedup["claim"] == "faster" else f", {speedup['claim']}"
+    detail = f"{ends} against {first}, {speedup['processes']} processes{doubt}"
     return Tile(name, f"{speedup['value']:.2f}", detail, "×")
 
 

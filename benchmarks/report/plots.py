@@ -45,7 +45,7 @@ def distributions(recording: Recording) -> Iterator[Figure]:
     edges = space(low, high, _BINS + 1)
     beyond = ", ".join(f"{(each > high).mean():.1%} of {label}" for label, each in samples.items())
     legend = tuple(
-        f"{label}: median {milliseconds(float(np.median(each)))}" for label, each in samples.items()
+        f"{label}: median {milliseconds(_quantile(each, 0.5))}" for label, each in samples.items()
     )
     yield _histogram(samples, edges, x, legend, beyond)
     yield _cumulative(samples, x, legend)
@@ -66,8 +66,7 @@ def _histogram(
     )
     for series, (label, heights) in enumerate(shares.items()):
         chart.steps(edges.tolist(), heights.tolist(), series)
-        median = float(np.median(samples[label]))
-        chart.upright(median, 0, top, series, "median")
+        chart.upright(_quantile(samples[label], 0.5), 0, top, series, "median")
     rows = tuple(
         (f"{edges[i]:.4g} to {edges[i + 1]:.4g}", *(f"{each[i]:.2f}" for each in shares.values()))
         for i in range(len(edges) - 1)
@@ -91,7 +90,7 @@ def _cumulative(samples: Mapping[str, _Floats], x: Axis, legend: tuple[str, ...]
         chart.line(list(points), series)
     marks = (1, 5, 25, 50, 75, 90, 95, 99)
     rows = tuple(
-        (f"{mark} %", *(f"{np.quantile(each, mark / 100):.4g}" for each in samples.values()))
+        (f"{mark} %", *(f"{_quantile(each, mark / 100):.4g}" for each in samples.values()))
         for mark in marks
     )
     data = Table("Latency in ms that so many calls do not exceed", ("calls", *samples), rows)
@@ -211,6 +210,11 @@ def _band(when: _Floats, values: _Floats) -> tuple[_Floats, _Floats, _Floats, _F
     return columns[0], columns[1], columns[2], columns[3]
 
 
+def _quantile(values: _Floats, share: float) -> float:
+    """A sample, as the percentiles of a benchmark are."""
+    return float(np.quantile(values, share, method="inverted_cdf"))
+
+
 def _points(x: _Floats, y: _Floats) -> list[tuple[float, float]]:
     return list(zip(x.tolist(), y.tolist(), strict=True))
 
@@ -261,13 +265,15 @@ def pareto(points: Sequence[tuple[str, float, Mapping[str, Any]]]) -> Figure:
             best = share["share"]
             front.append((time, best * 100))
     chart.line(front, 1, kind="front")
-    for series, (label, time, share) in enumerate(points):
+    for series, (_, time, share) in enumerate(points):
         chart.upright(time, share["low"] * 100, share["high"] * 100, series)
-        chart.dot(time, share["share"] * 100, series, label)
+        chart.dot(time, share["share"] * 100, series)
     on_front = {time for time, _ in front}
     rows = tuple(
         (label, milliseconds(time), f"{share['share']:.2%}", "yes" if time in on_front else "no")
         for label, time, share in points
     )
     data = Table("Accuracy and latency", ("model", "p50", "top-1", "on the front"), rows)
-    return Figure("Accuracy against latency", chart.svg(), data, note="Whiskers: 95 % intervals.")
+    labels = tuple(label for label, _, _ in points)
+    note = "Whiskers: 95 % intervals."
+    return Figure("Accuracy against latency", chart.svg(), data, labels, note)

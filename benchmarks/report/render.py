@@ -19,7 +19,7 @@ from convexport.benchmarks.report.headline import (
     agreement,
     headline,
 )
-from convexport.benchmarks.report.sections import sections
+from convexport.benchmarks.report.sections import picture, sections
 from convexport.runtime.errors import ConvexportError
 from convexport.runtime.files import json_bytes
 from convexport.runtime.optional import require
@@ -67,6 +67,8 @@ def page(report: _Data, digest: str) -> str:
             "overview": overview(report),
             "advice": advice(report["verdict"]["verdict"], _label(report)),
             "random": RANDOM_WEIGHTS if any(b["random_weights"] for b in report["bundles"]) else "",
+            "picture": picture(report) if len(report["bundles"]) > 1 else None,
+            "all_reasons": _reasons(report),
             "agreements": {each["label"]: agreement(each) for each in report["bundles"]},
             "sections": [_tidy(each) for each in (*sections(report), *conditions(report))],
             "style": (_TEMPLATES / "report.css").read_text(encoding="utf-8"),
@@ -101,7 +103,7 @@ def overview(report: _Data) -> Table:
         speedup, latency, accuracy, space, memory = head.tiles
         first = f"{speedup.value}{speedup.unit}"
         if speedup.unit:
-            first += f" ({speedup.detail.partition(',')[0]})"
+            first += f" ({speedup.detail.partition(' against')[0]})"
         others = (
             f"{each.value} {each.unit}".strip() for each in (latency, accuracy, space, memory)
         )
@@ -125,10 +127,7 @@ def as_markdown(report: _Data) -> str:
             lines += [f"**{RANDOM_WEIGHTS}**", ""]
         lines += ["| " + " | ".join(table.columns) + " |", "|---|---|" + "--:|" * 6]
         lines += ["| " + " | ".join(map(_plain, row)) + " |" for row in table.rows]
-        reasons = report["verdict"]["bundles"]
-        lines.append("")
-        for each in dict.fromkeys(each for found in reasons.values() for each in found["reasons"]):
-            lines.append(f"- {_plain(each)}")
+        lines += ["", *(f"- {_plain(each)}" for each in _reasons(report))]
         measured = "latency not measured side by side"
         if isinstance(latency, Mapping):
             found = latency["conditions"]
@@ -160,6 +159,12 @@ def _tidy(section: Section) -> Section:
     """What is missing stands behind what is there."""
     ordered = sorted(section.blocks, key=lambda block: isinstance(block, Missing))
     return replace(section, blocks=tuple(ordered))
+
+
+def _reasons(report: _Data) -> tuple[str, ...]:
+    """Of all bundles, each once."""
+    found = report["verdict"]["bundles"].values()
+    return tuple(dict.fromkeys(each for bundle in found for each in bundle["reasons"]))
 
 
 def _label(report: _Data) -> str:

@@ -95,28 +95,34 @@ def latency_table(latency: _Data, label: str = "") -> Table:
 
 
 def _latency(report: _Data) -> Iterator[Block]:
-    found = list(latencies(report))
-    if not found:
+    timed = list(latencies(report))
+    if not timed:
         yield Missing("Latency", measure(report["bundles"][0]))
-    elif found[0][0] and len(report["bundles"]) > 1:
+    elif timed[0][0] and len(report["bundles"]) > 1:
         labels = " ".join(shlex.quote(each["label"]) for each in report["bundles"])
         yield Missing(
             "These bundles side by side, each was measured for itself: that",
             f"convexport report {labels} --measure",
         )
-    for label, latency in found:
+    for label, latency in timed:
         yield latency_table(latency, label)
         recording = Recording.from_dict(latency["recording"])
         yield from distributions(recording)
         yield from over_time(recording)
         if not has_trace(recording):
             yield Missing("Clock and temperature")
-    models = list(_both(report))
-    if len(models) > 1:
-        yield pareto(models)
-    else:
+    found = picture(report)
+    if found is None:
         yield Missing("Accuracy against latency", measure(report["bundles"][0], " --data DIR"))
+    elif len(report["bundles"]) == 1:  # of several it stands on the first screen
+        yield found
     yield from _batches(report)
+
+
+def picture(report: _Data) -> Figure | None:
+    """Accuracy against latency of all models with both."""
+    models = list(_both(report))
+    return pareto(models) if len(models) > 1 else None
 
 
 def _both(report: _Data) -> Iterator[tuple[str, float, _Data]]:
@@ -284,6 +290,3 @@ def _times(report: _Data, bundle: _Data) -> Iterator[Block]:
 def _of(report: _Data, bundle: _Data, what: str) -> str:
     """With the bundle's name, where there are several."""
     return what if len(report["bundles"]) == 1 else f"{bundle['label']}: {what}"
-
-
-__all__ = ["Figure", "latencies", "latency_table", "measure", "sections"]
