@@ -71,7 +71,7 @@ def _measured(sources: tuple[Path, ...], data: str | None, seconds: float | None
     images = None
     if data is not None:
         images = digits("test") if data == "digits" else folder(Path(data))
-    options = LatencyOptions(**({} if seconds is None else {"duration_s": seconds}))
+    options = LatencyOptions() if seconds is None else LatencyOptions(duration_s=seconds)
     events = ConsoleEvents()
     events.start("report")
     try:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+# What steers a terminal, or turns the direction of what follows it.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,11 @@ class Headline:
     reasons: tuple[str, ...]
     sentence: str
     tiles: tuple[Tile, ...]
+
+
+def visible(text: str) -> str:
+    """Text of strangers, without the characters that would steer what shows it."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def milliseconds(value: float | None) -> str:

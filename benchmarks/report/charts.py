@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from convexport.benchmarks.report.blocks import visible
 from convexport.runtime.optional import require
 
 Points = Sequence[tuple[float, float]]
@@ -104,9 +105,8 @@ class Chart:
     def __init__(self, title: str, description: str, x: Axis, y: Axis, box: Box = Box()) -> None:
         self._x, self._y, self._box = x, y, box
         self._markup = require("markupsafe", extra="cpu", purpose="a report").Markup
-        self._parts: list[Any] = [
-            self._markup("<title>{}</title><desc>{}</desc>").format(title, description)
-        ]
+        self._parts: list[Any] = []
+        self._add("<title>{}</title><desc>{}</desc>", title, description)
         self._axes()
 
     def svg(self) -> Any:
@@ -185,4 +185,5 @@ class Chart:
         return "M" + "L".join(" ".join(self._at(x, y)) for x, y in points)
 
     def _add(self, template: str, *values: Any) -> None:
-        self._parts.append(self._markup(template).format(*values))
+        shown = (visible(each) if isinstance(each, str) else each for each in values)
+        self._parts.append(self._markup(template).format(*shown))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from convexport.benchmarks.report.blocks import Block, Missing, Section, Table, Words, size
@@ -156,20 +156,22 @@ def _machine(environment: _Data) -> Table:
 
 
 def _origins(bundles: list[_Data]) -> Iterator[tuple[str, ...]]:
-    facts = {
-        "net": lambda each: each["name"],
-        "precision": lambda each: each["precision"],
+    facts: dict[str, Callable[[_Data], str]] = {
+        "net": lambda each: str(each["name"]),
+        "precision": lambda each: str(each["precision"]),
         "target": lambda each: f"{each['target']}, {each['runtime']}, {each['provider']}",
         "input": lambda each: "x".join(map(str, each["input"]["shape"])),
         "weights": lambda each: f"{each['weights']['kind']} ({each['weights'].get('source')})",
-        "nodes": lambda each: (
-            ", ".join(f"{count} {precision}" for precision, count in each["precisions"].items())
-            or f"{each['graph'].get('nodes', 'an unknown number')} fp32"
-        ),
+        "nodes": _nodes,
         "calibration": lambda each: _calibration(each["calibration"]),
     }
     for name, fact in facts.items():
         yield (name, *(fact(each) for each in bundles))
+
+
+def _nodes(bundle: _Data) -> str:
+    counts = bundle["precisions"] or {"fp32": bundle["graph"].get("nodes", "an unknown number of")}
+    return ", ".join(f"{count} {precision}" for precision, count in counts.items())
 
 
 def _calibration(found: _Data | None) -> str:

@@ -132,14 +132,16 @@ def of_bundles(paths: Sequence[Path]) -> Document:
         InputError: one is no bundle; E0377, they are of different nets or inputs.
         UsageError: E0267, two have the same name.
     """
-    reports = [(path, read_report(path / REPORT)) for path in paths]
-    if len(reports) == 1:
-        return reports[0][1]
     entries = entries_of(paths)
-    for found, (_, report) in zip(entries, reports, strict=True):
+    reports = [read_report(path / REPORT) for path in paths]
+    if len(reports) == 1:
+        return reports[0]
+    first = reports[0]["environment"]
+    for found, report in zip(entries, reports, strict=True):
         found["latency"] = report["latency"]
-    environments = [report["environment"] for _, report in reports]
-    return document(entries, environment=environments[0])
+        if report["environment"] != first:
+            found["notes"].append("measured on another machine, or with other packages")
+    return document(entries, environment=first)
 
 
 def entries_of(paths: Sequence[Path]) -> list[Document]:

@@ -18,6 +18,7 @@ from convexport.benchmarks.report.verdict import (
     FAIL,
     PASS,
     UNKNOWN,
+    largest_difference,
     latency_of,
     parity_of,
 )
@@ -65,9 +66,7 @@ def agreement(bundle: _Data) -> str:
     if parity is None:
         return _NONE
     if "top1" not in parity:
-        worst = parity["max_rel"]
-        largest = max(worst.values()) if isinstance(worst, Mapping) else worst
-        return f"off by at most {largest:.1e} of the largest logit"
+        return f"off by at most {largest_difference(parity):.1e} of the largest logit"
     noise = parity["sqnr_db"]
     signal = "no difference" if noise is None else f"{noise:.1f} dB"
     return f"top-1 agreement {parity['top1']['k']}/{parity['top1']['n']}, {signal}"

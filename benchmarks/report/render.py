@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from convexport.benchmarks.report.blocks import Missing, Section, Table
+from convexport.benchmarks.report.blocks import Missing, Section, Table, visible
 from convexport.benchmarks.report.check import PAGE, malformed
 from convexport.benchmarks.report.conditions import conditions
 from convexport.benchmarks.report.document import REPORT
@@ -28,7 +28,6 @@ MARKDOWN = "report.md"
 _TEMPLATES = Path(__file__).with_name("templates")
 # What Markdown or HTML inside it would read as markup.
 _MARKUP = re.compile(r"([\\`*_\[\]<>#!|~$@&]|:(?=//))")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 _Data = Mapping[str, Any]
 
@@ -84,7 +83,8 @@ def page(report: _Data, digest: str) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_visible,
+        # Markup of ours is left alone.
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
     environment.filters["kind"] = lambda block: type(block).__name__
     return str(environment.get_template("report.html.j2").render(content))
@@ -173,9 +173,4 @@ def _label(report: _Data) -> str:
 
 def _plain(text: Any) -> str:
     """Text that stays text in Markdown, on one line."""
-    return _MARKUP.sub(r"\\\1", _CONTROL.sub("�", str(text)))
-
-
-def _visible(value: Any) -> Any:
-    """What would steer a page or a terminal is shown as such; markup of ours is left alone."""
-    return _CONTROL.sub("�", value) if type(value) is str else value
+    return _MARKUP.sub(r"\\\1", visible(str(text)))

@@ -68,7 +68,8 @@ def parity_of(bundle: _Data) -> _Data | None:
 def largest_difference(parity: _Data) -> float | None:
     """As a share of the largest logit, over all batch sizes."""
     found = parity["max_rel"]
-    return max(found.values()) if isinstance(found, Mapping) else found
+    largest: float | None = max(found.values()) if isinstance(found, Mapping) else found
+    return largest
 
 
 def _failed(report: _Data, bundle: _Data) -> Iterator[str]:
