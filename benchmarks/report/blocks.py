@@ -34,7 +34,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with the names of its series and the figures that it shows."""
+    """A chart, and the figures that it shows.
+
+    Attributes:
+        legend: names of the series.
+        note: a line under the chart.
+        wide: as wide as the page.
+        first: the series that the legend begins with; 0 has the baseline's colour.
+    """
 
     title: str
     svg: Any
@@ -42,6 +49,7 @@ class Figure:
     legend: tuple[str, ...] = ()
     note: str = ""
     wide: bool = False
+    first: int = 0
 
 
 @dataclass(frozen=True)

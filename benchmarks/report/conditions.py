@@ -41,7 +41,7 @@ def _scenarios(report: _Data) -> Iterator[Block]:
         )
     parts = report["parts"]
     if isinstance(parts, Mapping) and parts:
-        names = list(next(iter(parts.values())))
+        names = [name for name in next(iter(parts.values())) if name.endswith("_ms")]
         rows = tuple(
             (label, *(_part(each.get(name)) for name in names)) for label, each in parts.items()
         )
@@ -49,6 +49,11 @@ def _scenarios(report: _Data) -> Iterator[Block]:
         yield Table("From the image file to the answer, median ms", columns, rows)
     else:
         yield Missing("Decoding and preprocessing", f"convexport bench {bundle} --parts")
+    soak = report["soak"]
+    if isinstance(soak, Mapping) and soak:
+        yield _soak_table(soak)
+    else:
+        yield Missing("A long run", f"convexport bench {bundle} --soak 30m")
 
 
 def _scenario_table(found: list[_Data]) -> Table:
@@ -70,6 +75,26 @@ def _scenario_table(found: list[_Data]) -> Table:
     columns = ("scenario", "model", "loop", "valid", "n", "p50, ms", "p90, ms", "p99, ms",
                "images/s", "asked for, 1/s")  # fmt: skip
     return Table("Scenarios of MLPerf's kind", columns, tuple(rows), texts=4)
+
+
+def _soak_table(found: Mapping[str, _Data]) -> Table:
+    rows = tuple(
+        (
+            label,
+            f"{each['seconds'] / 60:,.3g} min",
+            *(
+                _part(each[minute][name])
+                for name in ("p50", "p99")
+                for minute in ("first_minute", "last_minute")
+            ),
+            f"{each['slowdown']:.2f}",
+            "; ".join(each["reasons"]) or "none",
+        )
+        for label, each in found.items()
+    )
+    columns = ("model", "lasted", "p50 at first, ms", "at last", "p99 at first, ms", "at last",
+               "last / first", "doubts")  # fmt: skip
+    return Table("A long run, its first and last minute", columns, rows)
 
 
 def _part(value: Any) -> str:

@@ -31,10 +31,10 @@ SCHEMA = Path(__file__).with_name("report.schema.json")
 Document = dict[str, Any]
 
 # Beside a latency, what a benchmark may have measured.
-MEASURED_WITH_IT = ("scenarios", "parts", "batches")
+MEASURED_WITH_IT = ("scenarios", "parts", "soak", "batches")
 _CALIBRATION = "calibration.json"
-# Packed samples may hold any letters: no word in them is a path.
-_PACKED = ("ns", "block_sizes", "block_starts_ns")
+# Base64 of zlib: packed samples may hold any letters, and no word in them is a path.
+_PACKED = re.compile(r"eJ[A-Za-z0-9+/]+={0,2}")
 _HOMES = re.compile(r"/(?:home|Users)/[^/\s]+(?=/|\s|$)")
 
 
@@ -187,9 +187,9 @@ def redacted(value: Any) -> Any:
 
     def walk(part: Any) -> Any:
         if isinstance(part, str):
-            return text(part)
+            return part if _PACKED.fullmatch(part) else text(part)
         if isinstance(part, Mapping):
-            return {text(key): each if key in _PACKED else walk(each) for key, each in part.items()}
+            return {text(key): walk(each) for key, each in part.items()}
         return [walk(each) for each in part] if isinstance(part, list | tuple) else part
 
     found = walk(value)

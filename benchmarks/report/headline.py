@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,6 +59,16 @@ def headline(report: _Data, bundle: _Data) -> Headline:
 def advice(verdict: str, bundle: str) -> str:
     """What to do about a verdict."""
     return _ADVICE.get(verdict, "").format(bundle=bundle)
+
+
+def measure(bundle: _Data, more: str = "") -> str:
+    """The command that measures what is missing."""
+    return f"convexport report {shlex.quote(bundle['label'])} --measure{more}"
+
+
+def named(report: _Data, bundle: _Data, what: str) -> str:
+    """With the bundle's name, where there are several."""
+    return what if len(report["bundles"]) == 1 else f"{bundle['label']}: {what}"
 
 
 def agreement(bundle: _Data) -> str:

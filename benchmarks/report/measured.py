@@ -44,5 +44,5 @@ def measured(
             checked = verify(path, images, progress=progress)
         found["verification"] = checked.to_dict()
     data = compared.to_dict()
-    more = {key: data[key] for key in MEASURED_WITH_IT if key in data}
+    more = {key: data[key] for key in MEASURED_WITH_IT if data.get(key)}
     return document(entries, data["latency"], **more)

@@ -19,14 +19,10 @@ from convexport.benchmarks.report.blocks import (
     percent,
     points,
 )
-from convexport.benchmarks.report.headline import accuracy_of
-from convexport.benchmarks.report.plots import (
-    differences,
-    distributions,
-    has_trace,
-    over_time,
-    pareto,
-)
+from convexport.benchmarks.report.headline import accuracy_of, measure, named
+from convexport.benchmarks.report.latency_plots import distributions, has_trace, over_time
+from convexport.benchmarks.report.layers import layer_blocks
+from convexport.benchmarks.report.plots import by_batch, differences, pareto
 from convexport.benchmarks.report.verdict import largest_difference, latency_of, parity_of
 
 _Data = Mapping[str, Any]
@@ -51,13 +47,8 @@ def sections(report: _Data) -> Iterator[Section]:
         "layers",
         "Layers",
         "Where the time goes and where the noise comes from.",
-        tuple(_layers(report)),
+        tuple(layer_blocks(report)),
     )
-
-
-def measure(bundle: _Data, more: str = "") -> str:
-    """The command that measures what is missing."""
-    return f"convexport report {shlex.quote(bundle['label'])} --measure{more}"
 
 
 def latencies(report: _Data) -> Iterator[tuple[str, _Data]]:
@@ -145,13 +136,18 @@ def _both(report: _Data) -> Iterator[tuple[str, float, _Data]]:
 
 def _batches(report: _Data) -> Iterator[Block]:
     batches = report["batches"]
-    if not isinstance(batches, list) or not batches:
+    if not isinstance(batches, Mapping) or not batches:
         command = f"convexport bench {shlex.quote(report['bundles'][0]['label'])} --batches 1,8,32"
         yield Missing("Throughput by batch", command)
         return
-    keys = [key for key, value in batches[0].items() if isinstance(value, str | int | float)]
-    rows = tuple(tuple(_cell(each.get(key)) for key in keys) for each in batches)
-    yield Table("Throughput by batch", tuple(keys), rows)
+    lines = {
+        label: [(row["batch"], row["throughput"]) for row in found["rows"]]
+        for label, found in batches.items()
+    }
+    yield by_batch(lines)
+    for label, found in batches.items():
+        if found.get("why"):
+            yield Words(f"Batches of {label}", (found["why"],))
 
 
 def _cell(value: Any) -> str:
@@ -171,7 +167,7 @@ def _fidelity(report: _Data) -> Iterator[Block]:
         yield _accuracies(known)
     for bundle, accuracy in judged:
         if accuracy is None:
-            yield Missing(_of(report, bundle, "Accuracy"), measure(bundle, " --data DIR"))
+            yield Missing(named(report, bundle, "Accuracy"), measure(bundle, " --data DIR"))
     for bundle in report["bundles"]:
         yield from _images(report, bundle)
 
@@ -220,73 +216,18 @@ def _images(report: _Data, bundle: _Data) -> Iterator[Block]:
     if "histogram" in found:
         yield differences(found["histogram"])
     else:
-        yield Missing(_of(report, bundle, "How far each logit moved"), measure(bundle))
+        yield Missing(named(report, bundle, "How far each logit moved"), measure(bundle))
     if "worst" in found:
         keys = ("image", "expected", "actual", "error")
         rows = tuple(tuple(_cell(each[key]) for key in keys) for each in found["worst"])
-        yield Table(_of(report, bundle, "The images that moved most"), keys, rows, texts=3)
+        yield Table(named(report, bundle, "The images that moved most"), keys, rows, texts=3)
     else:
-        yield Missing(_of(report, bundle, "The images that moved most"), measure(bundle))
+        yield Missing(named(report, bundle, "The images that moved most"), measure(bundle))
     if found.get("changed"):
         rows = tuple(
             (str(each["from"]), str(each["to"]), f"{each['count']:,}") for each in found["changed"]
         )
         columns = ("reference says", "this says", "images")
-        yield Table(_of(report, bundle, "Decisions that changed"), columns, rows, texts=2)
+        yield Table(named(report, bundle, "Decisions that changed"), columns, rows, texts=2)
     elif "changed" in found:
-        yield Words(_of(report, bundle, "Decisions that changed"), ("None on these images.",))
-
-
-def _layers(report: _Data) -> Iterator[Block]:
-    for bundle in report["bundles"]:
-        if isinstance(bundle["layers"], Mapping):
-            yield from _times(report, bundle)
-        else:
-            yield Missing(_of(report, bundle, "The time of each layer"), measure(bundle))
-        calibration = bundle["calibration"]
-        if calibration and calibration["layers"]:
-            rows = tuple(
-                (each["layer"], each["operator"], each["precision"], f"{each['sqnr_db']:.1f} dB")
-                for each in calibration["layers"]
-            )
-            noise = [each["sqnr_db"] for each in calibration["layers"]]
-            bars = tuple(min(max((60 - each) / 60, 0.0), 1.0) for each in noise)
-            columns = ("layer", "operator", "precision", "own signal to noise")
-            title = _of(report, bundle, "Own noise of each layer, noisiest first (60 dB to 0)")
-            yield Table(title, columns, rows, texts=3, bars=bars)
-
-
-def _times(report: _Data, bundle: _Data) -> Iterator[Block]:
-    found = bundle["layers"]
-    conditions = found.get("conditions")
-    facts = [f"The net reaches {found['fraction']:.0%} of what was measured as possible."]
-    if found.get("peak_ops_per_s"):
-        facts.append(f"Measured peak: {found['peak_ops_per_s'] / 1e9:,.1f} GOP/s.")
-    if conditions:
-        given = conditions.items() if isinstance(conditions, Mapping) else [("", conditions)]
-        facts.append(", ".join(f"{key} {value}".strip() for key, value in given) + ".")
-    yield Words(_of(report, bundle, "How near to the machine's limit"), tuple(facts))
-    rows = tuple(
-        (
-            each["name"],
-            each["op"],
-            each["precision"],
-            str(each["bound"]),
-            f"{each['ms']:.4g} ms",
-            f"{each['share']:.1%}",
-            f"{(each['ops'] or 0) / 1e6:,.2f}",
-            f"{(each['bytes'] or 0) / 1e3:,.1f}",
-            "" if each["fraction"] is None else f"{each['fraction']:.0%}",
-        )
-        for each in found["layers"]
-    )
-    columns = ("layer", "operator", "precision", "bound by", "time", "share", "M operations", "kB",
-               "of the roof")  # fmt: skip
-    largest = max((each["share"] for each in found["layers"]), default=1) or 1
-    bars = tuple(each["share"] / largest for each in found["layers"])
-    yield Table(_of(report, bundle, "Time of each layer"), columns, rows, texts=4, bars=bars)
-
-
-def _of(report: _Data, bundle: _Data, what: str) -> str:
-    """With the bundle's name, where there are several."""
-    return what if len(report["bundles"]) == 1 else f"{bundle['label']}: {what}"
+        yield Words(named(report, bundle, "Decisions that changed"), ("None on these images.",))

@@ -98,7 +98,18 @@ def make_report(tmp_path: Path) -> MakeReport:
             latency,
             scenarios=[scenario],
             parts={"one": {"decode_ms": percentiles["p50"], "compute_ms": percentiles["p50"]}},
-            batches=[{"label": "one", "batch": 8, "throughput": 80.0}],
+            batches={
+                "one": {"why": "", "rows": [{"batch": n, "throughput": 9.0 * n} for n in (1, 8)]}
+            },
+            soak={
+                "one": {
+                    "seconds": 1800.0,
+                    "slowdown": 1.1,
+                    "reasons": ["hot"],
+                    "first_minute": percentiles,
+                    "last_minute": percentiles,
+                }
+            },
             stages=[{"name": "export", "seconds": 1.5, "cached": False}],
         )
 
@@ -133,7 +144,7 @@ def _verification(entry: Report, seed: int) -> Report:
 _LAYERS = {
     "peak_ops_per_s": 1e11,
     "fraction": 0.4,
-    "conditions": "1 thread",
+    "conditions": {"runtime": "fake on 1 thread", "host": {"cpus": 2}},
     "layers": [
         {"name": f"conv{i}", "op": "Conv", "ms": 0.1 * i, "share": i / 465, "ops": 10**6,
          "bytes": 1000, "precision": "int8", "bound": "compute", "fraction": 0.5}

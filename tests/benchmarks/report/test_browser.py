@@ -38,7 +38,7 @@ def page_file(make_report: Any, tmp_path: Path) -> Path:
     bundles = report["bundles"]
     bundles[0]["name"] = HOSTILE[0]
     bundles[1]["layers"]["layers"][0]["name"] = "layer_" * 40
-    more = {key: report[key] for key in ("scenarios", "parts", "batches", "stages")}
+    more = {key: report[key] for key in ("scenarios", "parts", "soak", "batches", "stages")}
     report = document(bundles, report["latency"], **more, warnings=[*HOSTILE, "x" * 400],
                       command=["convexport", "y" * 300])  # fmt: skip
     path = tmp_path / "report.html"

@@ -65,7 +65,7 @@ def test_everything_that_was_measured_is_on_the_page(make_report: Any) -> None:
     said = (
         "PASS", "5 ms", "How long a call takes", "Latency over time", "Accuracy against latency",
         "How far logits moved", "a.png", "cat", "conv30", "reaches 40%", "server", "open", "decode",
-        "Throughput by batch", "made up",
+        "Throughput by batch", "made up", "30 min", "hot", "1 thread",
     )  # fmt: skip
     assert [each for each in said if each not in text] == []
     two = next(row for row in overview(make_report()).rows if row[0] == "two")
