@@ -22,11 +22,11 @@ COMMANDS = {
     "build": ("convexport.exporter.commands:build", "Build a bundle for a model and a target."),
     "verify": ("convexport.exporter.commands:verify", "Parity and accuracy of a bundle, here."),
     "bench": ("convexport.exporter.commands:bench", "Latency of bundles, side by side, here."),
+    "run": ("convexport.exporter.commands:run", "Classify images with a bundle."),
     "report": (
         "convexport.exporter.report_commands:report",
         "A page of what bundles measured, and its check.",
     ),
-    "run": ("convexport.exporter.commands:run", "Classify images with a bundle."),
     "inspect": ("convexport.exporter.commands:inspect", "What is inside a bundle or an ONNX file."),
     "diagnose": ("convexport.exporter.commands:diagnose", "Which layers INT8 hurts, how much."),
     "doctor": (
