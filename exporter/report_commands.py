@@ -21,41 +21,44 @@ _ALL = ("html", "markdown")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Directory to write into.")
 @click.option("--html", "only", flag_value="html", help="Beside the JSON only the page.")
 @click.option("--markdown", "only", flag_value="markdown", help="Beside the JSON only Markdown.")
+@click.option("--bench", type=click.Path(path_type=Path), help="What bench wrote as JSON of them.")
 @click.option("--measure", is_flag=True, help="Measure all of them now, here, side by side.")
 @click.option("--data", help="With --measure: labelled images, a folder a class; or digits.")
 @click.option("--seconds", type=float, help="With --measure, for each model.  [default: 10]")
 @JSON
 def report(
-    sources: tuple[Path, ...],
-    output: Path | None,
-    only: str | None,
-    measure: bool,
-    data: str | None,
-    seconds: float | None,
-    as_json: bool,
+    sources: tuple[Path, ...], output: Path | None, only: str | None, as_json: bool, **given: Any
 ) -> None:
     """Write report.html, report.json and report.md.
 
     SOURCE is a bundle, several bundles of one net, or a report.json. What they measured is shown;
-    nothing is measured without --measure.
+    nothing is measured without --measure. With --bench it is what `bench --json` printed.
 
     convexport report verify FILE computes every number of a report.json again, and compares
     hashes with the files beside it: exit code 3 where something differs."""
+    given["measure"] = given["measure"] or None
     if str(sources[0]) == "verify":
-        given = {only: only} if only else {}
-        _refuse(**given, output=output, measure=measure or None, data=data, seconds=seconds)
+        _refuse(**({only: only} if only else {}), output=output, **given)
         return _verify(sources[1:], as_json)
+    bench, measure, data, seconds = (given[key] for key in ("bench", "measure", "data", "seconds"))
     if not measure:
         _refuse(needed="--measure", data=data, seconds=seconds)
-    found = _measured(sources, data, seconds) if measure else _found(sources)
+    else:
+        _refuse(needed="bundles that are not measured now", bench=bench)
+    found = _measured(sources, data, seconds) if measure else _found(sources, bench)
     written = _written(found, output or Path("report"), only)
     _print(as_json, {"written": [str(path) for path in written], "report": found},
            lambda: _as_text(found, written))  # fmt: skip
 
 
-def _found(sources: tuple[Path, ...]) -> dict[str, Any]:
+def _found(sources: tuple[Path, ...], bench: Path | None) -> dict[str, Any]:
     from convexport.benchmarks.report.document import of_bundles, read_report
 
+    if bench is not None:
+        from convexport.benchmarks.report.measured import of_benchmark
+        from convexport.runtime.files import read_json
+
+        return of_benchmark(sources, read_json(bench, limit=1 << 30))
     if len(sources) == 1 and not sources[0].is_dir():
         return read_report(sources[0])
     return of_bundles(sources)

@@ -1,9 +1,10 @@
-"""Bundles measured now, side by side, as one document."""
+"""Bundles measured side by side, now or by ``bench``, as one document."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from convexport.benchmarks.compare_bundles import compare_bundles
 from convexport.benchmarks.latency import LatencyOptions
@@ -16,6 +17,7 @@ from convexport.benchmarks.report.document import (
 )
 from convexport.benchmarks.verify import verify
 from convexport.calibration.images import ImageSet
+from convexport.runtime.errors import InputError
 
 
 def measured(
@@ -35,14 +37,38 @@ def measured(
     Raises:
         ConvexportError: as ``entries_of``, ``verify`` and ``compare_bundles``.
     """
+    compared = compare_bundles(paths, None, options, report=report).to_dict()
+    found = of_benchmark(paths, compared)
+    if images is None:
+        return found
+    entries = found["bundles"]
+    for each, path in zip(entries, paths, strict=True):
+        report(f"images through {each['label']}")
+        each["verification"] = verify(path, images, progress=progress).to_dict()
+    return document(entries, found["latency"], **{key: found[key] for key in MEASURED_WITH_IT})
+
+
+def of_benchmark(paths: Sequence[Path], compared: Mapping[str, Any]) -> Document:
+    """The document of what ``bench`` measured, as ``Comparison.to_dict`` gives it.
+
+    Raises:
+        InputError: E0375, it did not measure these bundles; as ``entries_of``.
+    """
     entries = entries_of(paths)
-    compared = compare_bundles(paths, None, options, report=report)
-    for found, path in zip(entries, paths, strict=True):
-        checked = compared.parity[found["label"]]
-        if images is not None:
-            report(f"images through {found['label']}")
-            checked = verify(path, images, progress=progress)
-        found["verification"] = checked.to_dict()
-    data = compared.to_dict()
-    more = {key: data[key] for key in MEASURED_WITH_IT if data.get(key)}
-    return document(entries, data["latency"], **more)
+    for found in entries:
+        try:
+            checked = compared["parity"][found["label"]]
+            same = checked["model_sha256"] == found["model_sha256"]
+            latency = compared["latency"]
+        except (KeyError, TypeError):
+            same = False
+        if not same:
+            raise InputError(
+                "E0375",
+                f"the benchmark did not measure {found['label']}",
+                why="a latency holds for one file alone",
+                hint=f"convexport bench {found['label']} --json > FILE measures it",
+            )
+        found["verification"] = checked
+    more = {key: compared[key] for key in MEASURED_WITH_IT if compared.get(key)}
+    return document(entries, latency, **more)

@@ -94,3 +94,17 @@ def test_measured_now_side_by_side(invoke: Any, bundle: Path, home: Path) -> Non
     assert accuracy["reference"]["n"] > 400
     assert report["command"][:3] == ["convexport", "report", "bundle"]
     assert invoke("report", "verify", "out").code == 0
+
+    (home / "bench.json").write_text(
+        json.dumps(
+            {
+                "latency": report["latency"],
+                "parity": {each["label"]: each["verification"] for each in report["bundles"]},
+            }
+        )
+    )
+    assert invoke("report", "other", "bundle", "--bench", "bench.json", "-o", "again").code == 0
+    again = json.loads((home / "again/report.json").read_text())
+    assert again["latency"] == report["latency"]
+    shutil.copytree(bundle, home / "third")
+    assert invoke("report", "third", "--bench", "bench.json").failed_with(3, "E0375")
