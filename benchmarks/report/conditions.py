@@ -11,6 +11,8 @@ from convexport.benchmarks.report.sections import latencies
 
 _Data = Mapping[str, Any]
 
+_PARTS = ("decode", "preprocess", "compute", "postprocess", "sum")
+
 
 def conditions(report: _Data) -> Iterator[Section]:
     """Scenarios and parts, then machine, files and command."""
@@ -31,7 +33,7 @@ def conditions(report: _Data) -> Iterator[Section]:
 
 def _scenarios(report: _Data) -> Iterator[Block]:
     bundle = shlex.quote(report["bundles"][0]["label"])
-    found = report["scenarios"]
+    found = report.get("scenarios")
     if isinstance(found, list) and found:
         yield _scenario_table(found)
     else:
@@ -39,9 +41,10 @@ def _scenarios(report: _Data) -> Iterator[Block]:
             "Arrival of requests",
             f"convexport bench {bundle} --scenario server --qps 50 --bound-ms 20",
         )
-    parts = report["parts"]
+    parts = report.get("parts")
     if isinstance(parts, Mapping) and parts:
-        names = [name for name in next(iter(parts.values())) if name.endswith("_ms")]
+        measured = next(iter(parts.values()))
+        names = [name for part in _PARTS if (name := f"{part}_ms") in measured]
         rows = tuple(
             (label, *(_part(each.get(name)) for name in names)) for label, each in parts.items()
         )
@@ -49,7 +52,7 @@ def _scenarios(report: _Data) -> Iterator[Block]:
         yield Table("From the image file to the answer, median ms", columns, rows)
     else:
         yield Missing("Decoding and preprocessing", f"convexport bench {bundle} --parts")
-    soak = report["soak"]
+    soak = report.get("soak")
     if isinstance(soak, Mapping) and soak:
         yield _soak_table(soak)
     else:
@@ -81,6 +84,7 @@ def _soak_table(found: Mapping[str, _Data]) -> Table:
     rows = tuple(
         (
             label,
+            "; ".join(each["reasons"]) or "none",
             f"{each['seconds'] / 60:,.3g} min",
             *(
                 _part(each[minute][name])
@@ -88,13 +92,12 @@ def _soak_table(found: Mapping[str, _Data]) -> Table:
                 for minute in ("first_minute", "last_minute")
             ),
             f"{each['slowdown']:.2f}",
-            "; ".join(each["reasons"]) or "none",
         )
         for label, each in found.items()
     )
-    columns = ("model", "lasted", "p50 at first, ms", "at last", "p99 at first, ms", "at last",
-               "last / first", "doubts")  # fmt: skip
-    return Table("A long run, its first and last minute", columns, rows)
+    columns = ("model", "doubts", "lasted", "p50 at first, ms", "at last", "p99 at first, ms",
+               "at last", "last / first")  # fmt: skip
+    return Table("A long run, its first and last minute", columns, rows, texts=2)
 
 
 def _part(value: Any) -> str:

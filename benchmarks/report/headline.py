@@ -105,13 +105,13 @@ def _sentence(timed: tuple[_Data, _Data] | None) -> str:
         return f"Half of all calls take at most {p50}. Nothing was measured beside it."
     words = {
         "faster": f"{speedup['value']:.2f} times as fast as {first}",
-        "slower": f"Slower than {first}: {speedup['value']:.2f} times as fast",
+        "slower": f"Slower than {first}, {speedup['value']:.2f} times as fast",
     }
     unproven = f"Not shown to be faster than {first}"
     said = words.get(speedup["claim"], unproven)
     if latency["verdict"] == UNSTABLE:
         said = f"In this run {said[0].lower()}{said[1:]}"
-    return f"{said}: half of all calls take at most {p50}."
+    return f"{said}; half of all calls take at most {p50}."
 
 
 def _speedup(timed: tuple[_Data, _Data] | None) -> Tile:

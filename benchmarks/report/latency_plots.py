@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from convexport.benchmarks.recording import ModelRun, Recording
 from convexport.benchmarks.report.blocks import Figure, Table, milliseconds
-from convexport.benchmarks.report.charts import WIDE, Axis, Box, Chart
+from convexport.benchmarks.report.charts import WIDE, Axis, Box, Chart, round_ticks
 
 _Floats = npt.NDArray[np.float64]
 
@@ -20,9 +21,9 @@ _BINS, _BUCKETS, _POINTS = 48, 60, 200
 _SHOWN = 0.995
 _LOG_FROM = 8
 _TRACES = (
-    ("clock_mhz", "clock, MHz", 1),
-    ("temperature_c", "temperature, °C", 1),
-    ("others", "others' share, %", 100),
+    ("clock_mhz", "Clock", "MHz", 1),
+    ("temperature_c", "Temperature", "°C", 1),
+    ("others", "Other processes", "%", 100),
 )
 
 
@@ -135,20 +136,22 @@ def over_time(recording: Recording) -> Iterator[Figure]:
     data = Table("Median latency of each process, ms", ("process", *labels), rows)
     note = "Line: median of a moment. Band: the middle 90 % of its calls."
     yield Figure("Latency over time", chart.svg(), data, tuple(labels), note, wide=True)
-    for key, label, factor in _TRACES:
-        yield from _traced(traces, starts, x, (key, label, factor))
+    for what in _TRACES:
+        yield from _traced(traces, starts, replace(x, label=""), what)
 
 
-def has_trace(recording: Recording) -> bool:
-    """Whether clock or temperature were looked at while it was measured."""
-    keys = ("clock_mhz", "temperature_c")
-    return any(_trace(run).get(key) for run in recording.runs for key in keys)
+def untraced(recording: Recording) -> str:
+    """Why clock and temperature cannot be shown: nobody looked, or the machine tells neither."""
+    traces = [_trace(run) for run in recording.runs]
+    if any(trace.get(key) for trace in traces for key in ("clock_mhz", "temperature_c")):
+        return ""
+    return "this machine tells neither" if any(traces) else "nobody looked"
 
 
 def _traced(
-    traces: Sequence[Mapping[str, Any]], starts: _Floats, x: Axis, what: tuple[str, str, float]
+    traces: Sequence[Mapping[str, Any]], starts: _Floats, x: Axis, what: tuple[str, str, str, float]
 ) -> Iterator[Figure]:
-    key, label, factor = what
+    key, name, unit, factor = what
     runs = [
         [
             (float(start) + when, value * factor)
@@ -163,8 +166,10 @@ def _traced(
     if not values:
         return
     room = max(max(values) - min(values), abs(max(values)) * 0.02, 0.5)
-    y = Axis(max(0.0, min(values) - room * 0.15), max(values) + room * 0.15, label)
-    chart = Chart(f"{label} over time", "While latency was measured", x, y, Box(960, 130))
+    low, high = max(0.0, min(values) - room * 0.15), max(values) + room * 0.15
+    y = Axis(low, high, unit, ticks=round_ticks(low, high, 3))
+    box = Box(width=960, height=110, bottom=26)
+    chart = Chart(f"{name} over time, {unit}", "While latency was measured", x, y, box)
     for run in runs:
         if len(run) > 1:
             chart.line(run, 1)
@@ -173,8 +178,8 @@ def _traced(
         for index, run in enumerate(runs)
         if run
     )
-    data = Table(label, ("process", "lowest", "median", "highest"), rows)
-    yield Figure(label[0].upper() + label[1:], chart.svg(), data, wide=True)
+    data = Table(f"{name}, {unit}", ("process", "lowest", "median", "highest"), rows)
+    yield Figure(name, chart.svg(), data, wide=True)
 
 
 def _range(values: Sequence[float]) -> tuple[float, float, float]:

@@ -20,7 +20,7 @@ from convexport.benchmarks.report.blocks import (
     points,
 )
 from convexport.benchmarks.report.headline import accuracy_of, measure, named
-from convexport.benchmarks.report.latency_plots import distributions, has_trace, over_time
+from convexport.benchmarks.report.latency_plots import distributions, over_time, untraced
 from convexport.benchmarks.report.layers import layer_blocks
 from convexport.benchmarks.report.plots import by_batch, differences, pareto
 from convexport.benchmarks.report.verdict import largest_difference, latency_of, parity_of
@@ -100,8 +100,10 @@ def _latency(report: _Data) -> Iterator[Block]:
         recording = Recording.from_dict(latency["recording"])
         yield from distributions(recording)
         yield from over_time(recording)
-        if not has_trace(recording):
-            yield Missing("Clock and temperature")
+        why = untraced(recording)
+        if why:
+            command = measure(report["bundles"][0]) if why == "nobody looked" else ""
+            yield Missing(f"Clock and temperature ({why})", command)
     found = picture(report)
     if found is None:
         yield Missing("Accuracy against latency", measure(report["bundles"][0], " --data DIR"))
@@ -135,7 +137,7 @@ def _both(report: _Data) -> Iterator[tuple[str, float, _Data]]:
 
 
 def _batches(report: _Data) -> Iterator[Block]:
-    batches = report["batches"]
+    batches = report.get("batches")
     if not isinstance(batches, Mapping) or not batches:
         command = f"convexport bench {shlex.quote(report['bundles'][0]['label'])} --batches 1,8,32"
         yield Missing("Throughput by batch", command)
