@@ -26,12 +26,12 @@ def read_sealed(path: Path) -> Any:
     """What ``write_sealed`` wrote.
 
     Raises:
-        InputError: E0302, it is no JSON; E0376, it is nothing that was written so, or was changed.
+        InputError: E0302, it is no JSON; E0374, it is nothing that was written so, or was changed.
     """
     found = read_json(path)
     if not isinstance(found, dict) or found.get("sha256") != _hash(found.get("data")):
         raise InputError(
-            "E0376",
+            "E0374",
             f"{path.name} is no file that verify --save wrote, or it was changed",
             where=str(path),
             hint="count this part again",

@@ -1,9 +1,10 @@
-"""The project's own figures: start-up, the main job, digits, the largest nets, and the meter's.
+"""The project's own figures: start-up, the main job, digits, the largest nets, the meter's, a report.
 
     python -m convexport.benchmarks.figures NAME... [--out DIR] [--net N]
 
     startup build digits largest        of the build
     interval repeatability overhead     of the meter: what it reads again, and what it costs
+    report                              time to write and size of a report
 
 Everything runs through the command line in fresh processes, as a user would run it. Each figure
 is printed with its conditions. The parity of all variants is the sweep's.
@@ -114,7 +115,7 @@ def digits(out: Path, nets: Sequence[str]) -> list[str]:
         options = ("--int8", "--weights", "digits", "--bench-seconds", "0", "--json", "--offline")
         places = ("-o", str(out / name), "--cache-dir", str(out / "cache"))
         done = _succeeded(run((*CLI, "build", name, *options, *places)), name)
-        report = json.loads(done.output)["report"]
+        report = json.loads(done.output)["report"]["bundles"][0]
         accuracy: dict[str, Any] = report["accuracy"]
         before, after = accuracy["reference"], accuracy["actual"]
         lines.append(
@@ -221,6 +222,13 @@ def _bench(bundle: Path) -> dict[str, Any]:
     return latency
 
 
+def report(out: Path, nets: Sequence[str]) -> list[str]:
+    """Time to write and size of a report of a build with five processes and 10 s a model."""
+    from convexport.benchmarks.report.figures import report as measured
+
+    return measured(out, nets)
+
+
 FIGURES: dict[str, Callable[[Path, Sequence[str]], list[str]]] = {
     "startup": startup,
     "build": build,
@@ -229,6 +237,7 @@ FIGURES: dict[str, Callable[[Path, Sequence[str]], list[str]]] = {
     "interval": interval,
     "repeatability": repeatability,
     "overhead": overhead,
+    "report": report,
 }
 
 

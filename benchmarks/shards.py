@@ -74,7 +74,7 @@ def load_shard(path: Path) -> Shard:
     """Read what ``Shard.save`` wrote.
 
     Raises:
-        InputError: E0302 or E0376, it is no such file, or it was changed.
+        InputError: E0302 or E0374, it is no such file, or it was changed.
     """
     data = read_sealed(path)
     try:
@@ -85,7 +85,7 @@ def load_shard(path: Path) -> Shard:
         return Shard(part=(first, count), tally=tally, **data)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            "E0376",
+            "E0374",
             f"{path.name} is no shard that this version reads",
             where=str(path),
             hint="count this part again",
@@ -96,7 +96,7 @@ def merge(paths: Sequence[Path]) -> Shard:
     """The whole, of all its parts in any order: what one pass would have counted.
 
     Raises:
-        InputError: E0302 or E0376, a file is no shard; E0372, they are not of the same
+        InputError: E0302 or E0374, a file is no shard; E0372, they are not of the same
             verification; E0373, a part is missing or there twice.
     """
     shards = [load_shard(path) for path in paths]

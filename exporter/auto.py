@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from convexport.benchmarks.report.document import REPORT
 from convexport.benchmarks.statistics import Ratio, ratio_of_medians
-from convexport.exporter.bundle_writer import REPORT, existing_bundle
+from convexport.exporter.bundle_writer import existing_bundle
 from convexport.exporter.cache import StageCache, StageResult, stage_key
 from convexport.exporter.data import choose_images
 from convexport.exporter.events import Events

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 import convexport
+from convexport.benchmarks.report.document import REPORT, document, entry
+from convexport.benchmarks.report.render import files as report_files
 from convexport.exporter.artifacts import CALIBRATION
 from convexport.exporter.device_bundle import add_device_files, write_sums
 from convexport.exporter.options import Precision
@@ -35,7 +37,6 @@ from convexport.runtime.trt_plan import ENGINE
 
 MODEL = "model.onnx"
 REFERENCE = "reference.onnx"
-REPORT = "report.json"
 
 _ON_DEVICE = "Where there is no `engine/` yet, the device builds it first: `ON_DEVICE.md`.\n\n"
 
@@ -63,7 +64,7 @@ class Parts:
             targets put into ``facts`` (``device_bundle.device_facts``) brings with it all that
             another machine needs to build its own.
         facts: goes into the manifest as it is.
-        report: figures that were measured; not hashed, as no two runs measure the same.
+        report: latency and what else was measured; in no hash, as no two runs measure the same.
         build_key: the hash of everything that was asked for.
     """
 
@@ -148,8 +149,8 @@ def write_bundle(
             for path in sorted(scratch.rglob("*"))
             if path.is_file()
         }
-        (scratch / REPORT).write_bytes(json_bytes(parts.report))
         (scratch / MANIFEST).write_bytes(json_bytes(data))
+        _write_report(scratch, output.resolve().name, parts.report)
         if "tensorrt" in data:
             write_sums(scratch)
         if parts.engine is not None:
@@ -219,6 +220,12 @@ def _checked_on(target: Target, precision: Precision) -> str | None:
     return integer_kernels(cpu_flags()) if precision == "int8" and on_cpu else None
 
 
+def _write_report(scratch: Path, label: str, measured: Mapping[str, Any]) -> None:
+    report = document([entry(scratch, read_manifest(scratch), label)], **measured)
+    for name, content in report_files(report, markdown=False).items():
+        (scratch / name).write_bytes(content)
+
+
 def _readme(data: Mapping[str, Any]) -> str:
     weights, shape = data["weights"], "x".join(map(str, data["input"]["shape"]))
     warning = (
@@ -239,6 +246,6 @@ def _readme(data: Mapping[str, Any]) -> str:
         'top5 = engine.classify(["image.jpg"])\n'
         "```\n\n"
         "`manifest.json` holds the hash of every file, the preprocess and the parity with the\n"
-        "reference; `report.json` holds what was measured, and where. `convexport verify` and\n"
+        "reference; `report.html` shows what was measured, and where. `convexport verify` and\n"
         "`convexport bench` measure again, on the machine where you stand.\n"
     )

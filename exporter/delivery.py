@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convexport.benchmarks.report.document import REPORT
 from convexport.exporter.bundle_writer import write_bundle
 from convexport.exporter.device_bundle import SCRIPT, device_facts
 from convexport.exporter.flavours import flavour_of, versions_of
@@ -17,6 +18,7 @@ from convexport.exporter.targets import TENSORRT_GRAPHS, Target
 from convexport.exporter.trt_request import TrtRequest
 from convexport.runtime.batches import fixed_batch
 from convexport.runtime.errors import ConvexportError, UsageError
+from convexport.runtime.files import read_json
 from convexport.runtime.sessions import require_runtime
 from convexport.runtime.trt_config import TrtOptions
 
@@ -68,7 +70,7 @@ def deliver(build: Build, made: Made, output: Path, key: str) -> BuildResult:
     manifest = write_bundle(
         output, parts, build.source, build.target, build.precision, TENSORRT_GRAPHS
     )
-    return BuildResult(output, manifest, parts.report, made.done)
+    return BuildResult(output, manifest, read_json(output / REPORT), made.done)
 
 
 def _with_engine(build: Build, made: Made, options: TrtOptions) -> tuple[Made, Path]:

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from convexport.benchmarks.report.document import NOT_MEASURED
 from convexport.benchmarks.verify import LOW_SQNR_DB
 from convexport.exporter.cache import StageResult
-from convexport.exporter.source import Source
 
 _TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxslim", "onnxruntime", "numpy")
 _COMPARED = ("export", "simplify", "quantize", "half", "flavour", "target")
@@ -108,22 +108,10 @@ def manifest_facts(facts: Mapping[str, dict[str, Any]], notes: list[str]) -> dic
     }
 
 
-def report_of(
-    facts: Mapping[str, dict[str, Any]],
-    done: Sequence[StageResult],
-    source: Source,
-    notes: list[str],
-) -> dict[str, Any]:
+def report_of(facts: Mapping[str, Any], done: Sequence[StageResult]) -> dict[str, Any]:
     """What was measured, and how long each stage took: differs from run to run."""
     return {
-        "schema_version": 1,
-        "name": source.name,
-        "weights": dict(source.weights),
-        "notes": notes,
-        "parity": manifest_facts(facts, notes)["parity"],
-        "fp16": facts.get("half", {}).get("report"),
-        "accuracy": facts.get("accuracy", "not measured"),
-        "latency": facts.get("latency", "not measured"),
+        "latency": facts.get("latency", NOT_MEASURED),
         "stages": [
             {"name": each.name, "seconds": round(each.seconds, 3), "cached": each.cached}
             for each in done

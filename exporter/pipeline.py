@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from convexport.benchmarks.report.document import REPORT, SCHEMA_VERSION
 from convexport.exporter import measure
 from convexport.exporter.artifacts import (
     ALL_INT8,
@@ -24,7 +25,7 @@ from convexport.exporter.artifacts import (
     QUANTIZED,
     SIMPLIFIED,
 )
-from convexport.exporter.bundle_writer import REPORT, Parts, existing_bundle, write_bundle
+from convexport.exporter.bundle_writer import Parts, existing_bundle, write_bundle
 from convexport.exporter.cache import StageCache, StageResult, stage_key
 from convexport.exporter.data import Images, choose_images
 from convexport.exporter.delivery import deliver, engine_stands, machine_of, require_delivery
@@ -161,7 +162,7 @@ class Build:
         """The bundle; ``more`` goes into its report."""
         parts = self.parts(made, key, **more)
         manifest = write_bundle(output, parts, self.source, self.target, self.precision)
-        return BuildResult(output, manifest, parts.report, made.done)
+        return BuildResult(output, manifest, read_json(output / REPORT), made.done)
 
     def parts(self, made: Made, key: str, **more: Any) -> Parts:
         """What a bundle is made of; ``more`` goes into its report."""
@@ -175,7 +176,7 @@ class Build:
             calibration=narrow[0] / CALIBRATION if narrow else None,
             sample=np.load(made.done[0].directory / "parity_inputs.npy", mmap_mode="r")[0],
             facts=manifest_facts(facts, notes),
-            report={**report_of(facts, made.done, self.source, notes), **more},
+            report={**report_of(facts, made.done), **more},
             build_key=key,
         )
 
@@ -287,6 +288,7 @@ def common_request(source: Source, images: Images, options: BuildOptions) -> dic
         "held_out": images.held_out and images.held_out.fingerprint(),
         "choice": [asdict(options.method), options.repair, options.max_drop, options.keep_fp32],
         "bench": options.bench_seconds,
+        "report": SCHEMA_VERSION,
         "units": integer_kernels(cpu_flags()),
         "versions": versions(),
     }

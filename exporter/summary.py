@@ -42,7 +42,7 @@ def as_text(result: BuildResult) -> Any:
             parts.append(line("latency: not measured"))
         else:
             parts += list(_latency(latency, advise="candidates" not in result.report))
-        parts += _fidelity(result.report)
+        parts += _fidelity(result.report["bundles"][0])
         if "candidates" in result.report:
             parts.append(_candidates(result.report["candidates"]))
     if not result.stages:

@@ -28,6 +28,10 @@ COMMANDS = {
     "merge": ("convexport.exporter.verify_command:merge", "Parts of a verification to a whole."),
     "bench": ("convexport.exporter.bench_commands:bench", "Latency of bundles, side by side."),
     "run": ("convexport.exporter.commands:run", "Classify images with a bundle."),
+    "report": (
+        "convexport.exporter.report_commands:report",
+        "A page of what bundles measured, and its check.",
+    ),
     "inspect": ("convexport.exporter.commands:inspect", "What is inside a bundle or an ONNX file."),
     "diagnose": ("convexport.exporter.commands:diagnose", "Which layers INT8 hurts, how much."),
     "limits": (

@@ -23,7 +23,7 @@ def test_int8_loses_at_most_three_images_in_a_thousand(
 ) -> None:
     done = invoke("build", name, "--weights", "digits", "--int8", "-o", "out", *quick, "--json")
     assert done.code == 0, done.err
-    accuracy = done.json()["report"]["accuracy"]
+    accuracy = done.json()["report"]["bundles"][0]["accuracy"]
     assert accuracy["actual"]["n"] == accuracy["reference"]["n"] == 502
     assert accuracy["reference"]["share"] >= 0.97
     assert accuracy["drop_pp"] <= 0.3

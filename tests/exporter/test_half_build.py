@@ -67,7 +67,7 @@ def test_lenet_keeps_its_digits_and_the_bound(invoke: Any, quick: Quick, home: P
     assert set(data["layers"].values()) == {"fp16"} and len(data["layers"]) == 12
     assert data["fp16"]["kept"] == [] and data["fp16"]["casts"] == 2
     report = json.loads((home / "out/report.json").read_text())
-    assert report["fp16"] == data["fp16"]
+    assert report["bundles"][0]["fp16"] == data["fp16"]
     assert "FP16 against the same" in done.out and "12 of 12 nodes in FP16" in done.err
 
     engine, narrow = load(home / "out"), onnx.load(home / "out/model.onnx")

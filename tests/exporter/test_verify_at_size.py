@@ -212,11 +212,11 @@ def test_files_that_are_no_shards(
     whole = two.read_bytes()
     two.write_bytes(whole.replace(b'"read": 48', b'"read": 47').replace(b'"n": 48', b'"n": 47'))
     assert two.read_bytes() != whole
-    refused(3, "E0376", "merge", one, two)
+    refused(3, "E0374", "merge", one, two)
     two.write_bytes(whole[: len(whole) // 2])
     refused(3, "E0302", "merge", one, two)
     two.write_bytes((tiny / "manifest.json").read_bytes())
-    refused(3, "E0376", "merge", one, two)
+    refused(3, "E0374", "merge", one, two)
     two.unlink()
     refused(3, "E0302", "merge", one, two)
     assert load_shard(one).part == (1, 2)

@@ -144,7 +144,7 @@ def test_a_new_classifier_on_digits_is_not_judged_by_digits(invoke: Any, quick: 
     options = ("--weights", "digits", "--classes", "7", "--new-classifier", *quick, "-o", "out")
     done = invoke("build", "lenet5", *options, "--json")
     assert done.code == 0, done.err
-    assert done.json()["report"]["accuracy"] == "not measured"
+    assert done.json()["report"]["bundles"][0]["accuracy"] == "not measured"
     assert not any("%" in note for note in done.json()["manifest"]["notes"])
 
 

@@ -1,0 +1,235 @@
+"""What follows the first screen: latency, fidelity, layers. Conditions are in their own file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from convexport.benchmarks.recording import Recording
+from convexport.benchmarks.report.blocks import (
+    Block,
+    Figure,
+    Missing,
+    Section,
+    Table,
+    Words,
+    interval,
+    milliseconds,
+    percent,
+    points,
+)
+from convexport.benchmarks.report.headline import accuracy_of, measure, named
+from convexport.benchmarks.report.latency_plots import distributions, over_time, untraced
+from convexport.benchmarks.report.layers import layer_blocks
+from convexport.benchmarks.report.plots import by_batch, differences, pareto
+from convexport.benchmarks.report.verdict import largest_difference, latency_of, parity_of
+
+_Data = Mapping[str, Any]
+
+
+def sections(report: _Data) -> Iterator[Section]:
+    """In the order of the page."""
+    yield Section(
+        "latency",
+        "Latency",
+        "Host to host: numpy in, numpy out. Models take turns in fresh processes, so that a drift "
+        "of the machine falls on all of them.",
+        tuple(_latency(report)),
+    )
+    yield Section(
+        "fidelity",
+        "Fidelity",
+        "The shipped file against the reference: logits, decisions and labels, image by image.",
+        tuple(_fidelity(report)),
+    )
+    yield Section(
+        "layers",
+        "Layers",
+        "Where the time goes and where the noise comes from.",
+        tuple(layer_blocks(report)),
+    )
+
+
+def latencies(report: _Data) -> Iterator[tuple[str, _Data]]:
+    """The measurements: one of all bundles side by side, or each bundle's own."""
+    if isinstance(report["latency"], Mapping):
+        yield "", report["latency"]
+        return
+    for bundle in report["bundles"]:
+        if isinstance(bundle["latency"], Mapping):
+            yield bundle["label"], bundle["latency"]
+
+
+def latency_table(latency: _Data, label: str = "") -> Table:
+    """Percentiles of a measurement; a value below its sample floor is not given."""
+    rows = []
+    for row in latency["subjects"]:
+        found = row["percentiles_ms"]
+        throughput, p50 = row["throughput"], found["p50"]
+        rows.append(
+            (
+                row["label"],
+                f"{row['n']:,}",
+                milliseconds(p50["value"]),
+                interval(p50["low"], p50["high"]),
+                *(milliseconds(found[name]["value"]) for name in ("p90", "p95", "p99")),
+                "n too small" if throughput is None else f"{throughput:,.1f}",
+                milliseconds(row["first_inference_ms"]),
+                milliseconds(row["load_ms"]),
+            )
+        )
+    columns = ("model", "n", "p50", "95 % interval, ms", "p90", "p95", "p99", "images/s",
+               "first call", "load")  # fmt: skip
+    title = f"{label or 'Percentiles'}; loop: {latency['conditions']['loop']}"
+    return Table(title, columns, tuple(rows))
+
+
+def _latency(report: _Data) -> Iterator[Block]:
+    timed = list(latencies(report))
+    if not timed:
+        yield Missing("Latency", measure(report["bundles"][0]))
+    elif timed[0][0] and len(report["bundles"]) > 1:
+        labels = " ".join(shlex.quote(each["label"]) for each in report["bundles"])
+        yield Missing(
+            "These bundles side by side, each was measured for itself: that",
+            f"convexport report {labels} --measure",
+        )
+    for label, latency in timed:
+        yield latency_table(latency, label)
+        recording = Recording.from_dict(latency["recording"])
+        yield from distributions(recording)
+        yield from over_time(recording)
+        why = untraced(recording)
+        if why:
+            command = measure(report["bundles"][0]) if why == "nobody looked" else ""
+            yield Missing(f"Clock and temperature ({why})", command)
+    found = picture(report)
+    if found is None:
+        yield Missing("Accuracy against latency", measure(report["bundles"][0], " --data DIR"))
+    elif len(report["bundles"]) == 1:  # of several it stands on the first screen
+        yield found
+    yield from _batches(report)
+
+
+def picture(report: _Data) -> Figure | None:
+    """Accuracy against latency of all models with both."""
+    models = list(_both(report))
+    return pareto(models) if len(models) > 1 else None
+
+
+def _both(report: _Data) -> Iterator[tuple[str, float, _Data]]:
+    """Each bundle with both figures, and the baseline of those that were measured together."""
+    seen = set()
+    for bundle in report["bundles"]:
+        timed, accuracy = latency_of(report, bundle), accuracy_of(bundle)
+        if timed is None or accuracy is None:
+            continue
+        first, row = timed[0]["subjects"][0], timed[1]
+        own = bundle["files"][bundle["reference"]]["sha256"]
+        for each, share in ((first, accuracy["reference"]), (row, accuracy["actual"])):
+            p50 = each["percentiles_ms"]["p50"]["value"]
+            known = each is row or each["sha256"] == own
+            key = (each["label"], p50)
+            if p50 is not None and known and key not in seen:
+                seen.add(key)
+                yield bundle["label"] if each is row else each["label"], p50, share
+
+
+def _batches(report: _Data) -> Iterator[Block]:
+    batches = report.get("batches")
+    if not isinstance(batches, Mapping) or not batches:
+        command = f"convexport bench {shlex.quote(report['bundles'][0]['label'])} --batches 1,8,32"
+        yield Missing("Throughput by batch", command)
+        return
+    lines = {
+        label: [(row["batch"], row["throughput"]) for row in found["rows"]]
+        for label, found in batches.items()
+    }
+    yield by_batch(lines)
+    for label, found in batches.items():
+        if found.get("why"):
+            yield Words(f"Batches of {label}", (found["why"],))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,.4g}"
+
+
+def _fidelity(report: _Data) -> Iterator[Block]:
+    rows = [(each["label"], *_parity_cells(parity_of(each))) for each in report["bundles"]]
+    columns = ("bundle", "images", "top-1 agreement", "top-5", "signal to noise",
+               "largest difference", "least cosine")  # fmt: skip
+    yield Table("Outputs against the reference", columns, tuple(rows))
+    judged = [(each, accuracy_of(each)) for each in report["bundles"]]
+    known = [(bundle, accuracy) for bundle, accuracy in judged if accuracy is not None]
+    if known:
+        yield _accuracies(known)
+    for bundle, accuracy in judged:
+        if accuracy is None:
+            yield Missing(named(report, bundle, "Accuracy"), measure(bundle, " --data DIR"))
+    for bundle in report["bundles"]:
+        yield from _images(report, bundle)
+
+
+def _parity_cells(parity: _Data | None) -> tuple[str, ...]:
+    if parity is None:
+        return ("not measured",) + ("",) * 5
+    moved = largest_difference(parity)
+    difference = "not finite" if moved is None else f"{moved:.1e}"
+    if "top1" not in parity:
+        return str(parity["images"]), "not measured", "", "", difference, ""
+    noise, top5, cosine = parity["sqnr_db"], parity["top5"], parity["cosine"]
+    return (
+        f"{parity['n']:,}",
+        percent(parity["top1"]),
+        f"{top5['k']}/{top5['n']}" if top5 else "",
+        "no difference" if noise is None else f"{noise:.1f} dB",
+        difference,
+        "not finite" if cosine is None else f"{cosine:.6f}",
+    )
+
+
+def _accuracies(known: list[tuple[_Data, _Data]]) -> Table:
+    rows = tuple(
+        (
+            bundle["label"],
+            percent(found["reference"]),
+            percent(found["actual"]),
+            f"{points(found['drop_pp'])} pp",
+            interval(found["low_pp"], found["high_pp"], "+.2f"),
+            f"{found['only_reference']} / {found['only_actual']}",
+            f"{found['p_value']:.3g}",
+            f"below {found['margin_pp']:g} pp" if found["non_inferior"] else "not shown",
+        )
+        for bundle, found in known
+    )
+    columns = ("bundle", "reference", "this", "drop", "95 % interval, pp", "only either right",
+               "McNemar p", "drop shown to be")  # fmt: skip
+    return Table("Top-1 against labels, paired", columns, rows)
+
+
+def _images(report: _Data, bundle: _Data) -> Iterator[Block]:
+    """What is known of single images."""
+    checked = bundle["verification"]
+    found = checked if isinstance(checked, Mapping) else {}
+    if "histogram" in found:
+        yield differences(found["histogram"])
+    else:
+        yield Missing(named(report, bundle, "How far each logit moved"), measure(bundle))
+    if "worst" in found:
+        keys = ("image", "expected", "actual", "error")
+        rows = tuple(tuple(_cell(each[key]) for key in keys) for each in found["worst"])
+        yield Table(named(report, bundle, "The images that moved most"), keys, rows, texts=3)
+    else:
+        yield Missing(named(report, bundle, "The images that moved most"), measure(bundle))
+    if found.get("changed"):
+        rows = tuple(
+            (str(each["from"]), str(each["to"]), f"{each['count']:,}") for each in found["changed"]
+        )
+        columns = ("reference says", "this says", "images")
+        yield Table(named(report, bundle, "Decisions that changed"), columns, rows, texts=2)
+    elif "changed" in found:
+        yield Words(named(report, bundle, "Decisions that changed"), ("None on these images.",))
