@@ -1,4 +1,4 @@
-"""The project's own figures: start-up, the main job, digits, the largest nets, the meter's, a report.
+"""The project's own figures: start-up, the main job, digits, largest nets, the meter's, a report.
 
     python -m convexport.benchmarks.figures NAME... [--out DIR] [--net N]
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convexport.exporter.commands import JSON, share
-from convexport.exporter.commands import _print as print_result
+from convexport.exporter.commands import JSON, print_result, share
 from convexport.runtime.errors import UsageError
 from convexport.runtime.files import json_bytes, write_atomically
 

@@ -47,7 +47,7 @@ def list_(family: str | None, as_json: bool) -> None:
     from convexport.exporter import zoo
 
     rows = zoo.listing(family)
-    _print(as_json, rows, lambda: zoo.listing_table(rows))
+    print_result(as_json, rows, lambda: zoo.listing_table(rows))
 
 
 @click.command()
@@ -58,7 +58,7 @@ def show(name: str, as_json: bool) -> None:
     from convexport.exporter import zoo
 
     facts = zoo.description(name)
-    _print(as_json, facts, lambda: zoo.description_table(facts))
+    print_result(as_json, facts, lambda: zoo.description_table(facts))
 
 
 @click.command()
@@ -106,7 +106,7 @@ def build(model: str, as_json: bool, **arguments: Any) -> None:
         result = build_bundle(model, _build_options(**arguments), events=events)
     finally:
         events.close()
-    _print(as_json, summary.as_json(result), lambda: summary.as_text(result))
+    print_result(as_json, summary.as_json(result), lambda: summary.as_text(result))
 
 
 @click.command()
@@ -124,7 +124,7 @@ def run(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool) -> None
         {"image": str(image), "top": [{"label": label, "probability": p} for label, p in answer]}
         for image, answer in zip(images, engine.classify(images, top), strict=True)
     ]
-    _print(as_json, rows, lambda: summary.answers_text(rows, engine.manifest))
+    print_result(as_json, rows, lambda: summary.answers_text(rows, engine.manifest))
 
 
 @click.command("inspect")
@@ -136,7 +136,7 @@ def inspect(path: Path, target: str | None, as_json: bool) -> None:
     from convexport.exporter import inspection
 
     facts = inspection.inspect(path, target)
-    _print(as_json, facts, lambda: inspection.as_text(facts))
+    print_result(as_json, facts, lambda: inspection.as_text(facts))
     if facts.get("lint", {}).get("errors"):
         sys.exit(6)
 
@@ -154,7 +154,7 @@ def diagnose(bundle: Path, top: int, times: bool, plot: Path | None, as_json: bo
     facts = diagnosis.diagnose(bundle, times=times)
     if plot is not None:
         diagnosis.plot(facts, plot)
-    _print(as_json, facts, lambda: diagnosis.as_text(facts, top=top))
+    print_result(as_json, facts, lambda: diagnosis.as_text(facts, top=top))
 
 
 @click.command()
@@ -165,7 +165,7 @@ def doctor(cache_dir: Path | None, as_json: bool) -> None:
     from convexport.exporter import doctor as room
 
     findings = room.examine(cache_dir)
-    _print(as_json, [each.to_dict() for each in findings], lambda: room.as_text(findings))
+    print_result(as_json, [each.to_dict() for each in findings], lambda: room.as_text(findings))
     if room.failed(findings):
         sys.exit(4)
 
@@ -219,7 +219,7 @@ def _refuse_given(options: dict[str, Any], needed: str, why: str) -> None:
         raise UsageError("E0284", f"{flag} is for {needed}", why=why, hint=hint)
 
 
-def _print(as_json: bool, data: Any, text: Any) -> None:
+def print_result(as_json: bool, data: Any, text: Any) -> None:
     """Data as JSON, or whatever ``text()`` gives to a person."""
     if as_json:
         rendered = json.dumps(data, indent=2, allow_nan=False) + "\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from convexport.exporter.commands import BUNDLE, JSON, _print
+from convexport.exporter.commands import BUNDLE, JSON, print_result
 
 
 @click.command()
@@ -29,7 +29,7 @@ def limits(bundle: Path, threads: int | None, seconds: float, top: int, as_json:
         found = layers(bundle, threads=threads or 0, seconds=seconds)
     finally:
         events.close()
-    _print(as_json, found, lambda: _text(found, top))
+    print_result(as_json, found, lambda: _text(found, top))
 
 
 def _text(found: Mapping[str, Any], top: int) -> Any:

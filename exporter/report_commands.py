@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Group
 
-from convexport.exporter.commands import JSON, _print
+from convexport.exporter.commands import JSON, print_result
 from convexport.runtime.errors import UsageError
 
 _ALL = ("html", "markdown")
@@ -47,7 +47,7 @@ def report(
         _refuse(needed="bundles that are not measured now", bench=bench)
     found = _measured(sources, data, seconds) if measure else _found(sources, bench)
     written = _written(found, output or Path("report"), only)
-    _print(as_json, {"written": [str(path) for path in written], "report": found},
+    print_result(as_json, {"written": [str(path) for path in written], "report": found},
            lambda: _as_text(found, written))  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def _verify(paths: tuple[Path, ...], as_json: bool) -> None:
         raise UsageError("E0296", "report verify takes one report.json", hint="name its file")
     path = paths[0] / "report.json" if paths[0].is_dir() else paths[0]
     found = check(path)
-    _print(as_json, found.to_dict(), lambda: _checked_text(found, path))
+    print_result(as_json, found.to_dict(), lambda: _checked_text(found, path))
     if found.differences:
         sys.exit(3)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convexport.exporter.commands import BUNDLE, JSON, _print, share
+from convexport.exporter.commands import BUNDLE, JSON, print_result, share
 
 if TYPE_CHECKING:
     from convexport.benchmarks.shards import Shard
@@ -73,7 +73,7 @@ def verify(
     elif found.part[1] == 1:
         _print_verification(as_json, room.conclude(found, options.margin), options.margin)
     else:
-        _print(as_json, found.to_dict(), lambda: shard_text(found))
+        print_result(as_json, found.to_dict(), lambda: shard_text(found))
 
 
 @click.command()
@@ -109,6 +109,6 @@ def _print_verification(as_json: bool, found: Verification, margin: float | None
     from convexport.benchmarks.verify import require_margin
     from convexport.exporter import summary
 
-    _print(as_json, found.to_dict(), lambda: summary.verification_text(found))
+    print_result(as_json, found.to_dict(), lambda: summary.verification_text(found))
     if margin is not None:
         require_margin(found)
