@@ -58,6 +58,7 @@ def _next(result: BuildResult) -> tuple[str, ...]:
     if "tensorrt" in result.manifest.data and not (result.bundle / ENGINE).is_file():
         return (f"on the device, once {bundle} is there: python3 {bundle}/{SCRIPT}",)
     return (
+        f"{bundle}/report.html",
         f"convexport run {bundle} IMAGE...",
         f"convexport bench {bundle}",
         f"convexport verify {bundle} --data DIR",

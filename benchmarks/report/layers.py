@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from convexport.benchmarks.report.blocks import Block, Missing, Table, Words
 from convexport.benchmarks.report.headline import measure, named
 
 _Data = Mapping[str, Any]
+
+# Of the thousand layers of the deepest nets; the JSON has all.
+_MOST = 300
 
 
 def layer_blocks(report: _Data) -> Iterator[Block]:
@@ -20,15 +23,24 @@ def layer_blocks(report: _Data) -> Iterator[Block]:
             yield Missing(named(report, bundle, "The time of each layer"), measure(bundle))
         calibration = bundle["calibration"]
         if calibration and calibration["layers"]:
-            rows = tuple(
-                (each["layer"], each["operator"], each["precision"], f"{each['sqnr_db']:.1f} dB")
-                for each in calibration["layers"]
-            )
-            noise = [each["sqnr_db"] for each in calibration["layers"]]
-            bars = tuple(min(max((60 - each) / 60, 0.0), 1.0) for each in noise)
-            columns = ("layer", "operator", "precision", "own signal to noise")
             title = named(report, bundle, "Own noise of each layer, noisiest first (60 dB to 0)")
-            yield Table(title, columns, rows, texts=3, bars=bars)
+            yield _noise(title, calibration["layers"])
+
+
+def _noise(title: str, layers: Sequence[_Data]) -> Table:
+    noise = [each["sqnr_db"] for each in layers[:_MOST]]
+    said = ["not finite" if each is None else f"{each:.1f} dB" for each in noise]
+    rows = tuple(
+        (each["layer"], each["operator"], each["precision"], text)
+        for each, text in zip(layers, said, strict=False)
+    )
+    bars = tuple(1.0 if each is None else min(max((60 - each) / 60, 0.0), 1.0) for each in noise)
+    columns = ("layer", "operator", "precision", "own signal to noise")
+    return Table(_cut(title, layers), columns, rows, texts=3, bars=bars)
+
+
+def _cut(title: str, layers: Sequence[_Data]) -> str:
+    return title if len(layers) <= _MOST else f"{title}, {_MOST} of {len(layers)}"
 
 
 def _times(report: _Data, bundle: _Data) -> Iterator[Block]:
@@ -44,6 +56,7 @@ def _times(report: _Data, bundle: _Data) -> Iterator[Block]:
         facts.append(", ".join(plain).replace("_", " ") + ".")
     facts += found.get("notes", [])
     yield Words(named(report, bundle, "How near to the machine's limit"), tuple(facts))
+    layers = found["layers"][:_MOST]
     rows = tuple(
         (
             each["name"],
@@ -56,10 +69,11 @@ def _times(report: _Data, bundle: _Data) -> Iterator[Block]:
             f"{(each['bytes'] or 0) / 1e3:,.1f}",
             "" if each["fraction"] is None else f"{each['fraction']:.0%}",
         )
-        for each in found["layers"]
+        for each in layers
     )
     columns = ("layer", "operator", "precision", "bound by", "time", "share", "M operations", "kB",
                "of the roof")  # fmt: skip
-    largest = max((each["share"] for each in found["layers"]), default=1) or 1
-    bars = tuple(each["share"] / largest for each in found["layers"])
-    yield Table(named(report, bundle, "Time of each layer"), columns, rows, texts=4, bars=bars)
+    largest = max((each["share"] for each in layers), default=1) or 1
+    bars = tuple(each["share"] / largest for each in layers)
+    title = _cut(named(report, bundle, "Time of each layer"), found["layers"])
+    yield Table(title, columns, rows, texts=4, bars=bars)

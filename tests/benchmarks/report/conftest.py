@@ -54,20 +54,20 @@ def recording(*subjects: tuple[str, str, float], n: int = 400, spread: float = 0
 
 
 @cache
-def _measured(*subjects: tuple[str, str, float], spread: float) -> Report:
-    return evaluate(recording(*subjects, spread=spread)).to_dict()
+def _measured(*subjects: tuple[str, str, float], spread: float, n: int) -> Report:
+    return evaluate(recording(*subjects, spread=spread, n=n)).to_dict()
 
 
-def measured(*subjects: tuple[str, str, float], spread: float = 0.02) -> Report:
+def measured(*subjects: tuple[str, str, float], spread: float, n: int) -> Report:
     """What a benchmark gives for such a recording."""
-    return copy.deepcopy(_measured(*subjects, spread=spread))
+    return copy.deepcopy(_measured(*subjects, spread=spread, n=n))
 
 
 @pytest.fixture
 def make_report(tmp_path: Path) -> MakeReport:
     """Write two bundles, ``one`` and ``two``, and make the report that compares them."""
 
-    def make(*, ms: tuple[float, ...] = (10.0, 5.0), spread: float = 0.02) -> Report:
+    def make(*, ms: tuple[float, ...] = (10.0, 5.0), spread: float = 0.02, n: int = 400) -> Report:
         paths = [tmp_path / name for name in ("one", "two")[: len(ms)]]
         for path in paths:
             if not path.is_dir():
@@ -75,12 +75,12 @@ def make_report(tmp_path: Path) -> MakeReport:
         entries = entries_of(paths)
         for index, each in enumerate(entries):
             each["verification"], each["accuracy"] = _verification(each, index), _accuracy(index)
-            each["layers"] = _LAYERS
+            each["layers"] = copy.deepcopy(_LAYERS)
         subjects = [
             (each["label"], each["model_sha256"], median)
             for each, median in zip(entries, ms, strict=True)
         ]
-        latency = measured(*subjects, spread=spread)
+        latency = measured(*subjects, spread=spread, n=n)
         percentiles = latency["subjects"][0]["percentiles_ms"]
         scenario = {
             "scenario": "server",
