@@ -9,16 +9,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from convexport.benchmarks.accuracy import mcnemar_exact, tango_interval
+from convexport.benchmarks.batches import Batches
 from convexport.benchmarks.latency_result import evaluate
+from convexport.benchmarks.parts import Parts
 from convexport.benchmarks.recording import Recording
 from convexport.benchmarks.report.document import REPORT, read_report
 from convexport.benchmarks.report.verdict import judge
+from convexport.benchmarks.scenarios import ScenarioResult
+from convexport.benchmarks.soak import Soak
 from convexport.benchmarks.statistics import proportion
 from convexport.runtime.errors import ConvexportError, InputError
 from convexport.runtime.files import sha256_of
@@ -134,7 +138,16 @@ def _mcnemar(part: Mapping[str, Any]) -> dict[str, Any]:
     return {"p_value": mcnemar_exact(part["only_reference"], part["only_model"])}
 
 
+def _stored(kind: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """What follows from the raw samples that a part of a benchmark keeps."""
+    return lambda part: dict(kind.from_dict(part).to_dict())
+
+
 _AGAIN = (
+    ({"scenario", "samples", "valid"}, _stored(ScenarioResult)),
+    ({"first_minute", "samples"}, _stored(Soak)),
+    ({"rows", "why"}, _stored(Batches)),
+    ({"samples_ns", "sum_ms"}, _stored(Parts)),
     ({"k", "n", "low", "high", "share"}, _proportion),
     ({"only_reference", "only_actual", "drop_pp", "margin_pp"}, _paired),
     ({"only_reference", "only_model", "p_value"}, _mcnemar),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from convexport.benchmarks.compare_bundles import compare_bundles
 from convexport.benchmarks.latency import LatencyOptions
+from convexport.benchmarks.limits import layers
 from convexport.benchmarks.protocols import Progress
 from convexport.benchmarks.report.document import (
     MEASURED_WITH_IT,
@@ -17,7 +19,7 @@ from convexport.benchmarks.report.document import (
 )
 from convexport.benchmarks.verify import verify
 from convexport.calibration.images import ImageSet
-from convexport.runtime.errors import InputError
+from convexport.runtime.errors import InputError, UnsupportedError
 
 
 def measured(
@@ -39,12 +41,14 @@ def measured(
     """
     compared = compare_bundles(paths, None, options, report=report).to_dict()
     found = of_benchmark(paths, compared)
-    if images is None:
-        return found
     entries = found["bundles"]
     for each, path in zip(entries, paths, strict=True):
-        report(f"images through {each['label']}")
-        each["verification"] = verify(path, images, progress=progress).to_dict()
+        report(f"layers of {each['label']}")
+        with suppress(UnsupportedError):  # not of that runtime: they stay "not measured"
+            each["layers"] = layers(path, threads=options.threads)
+        if images is not None:
+            report(f"images through {each['label']}")
+            each["verification"] = verify(path, images, progress=progress).to_dict()
     return document(entries, found["latency"], **{key: found[key] for key in MEASURED_WITH_IT})
 
 
