@@ -12,21 +12,6 @@
 namespace convexport {
 namespace {
 
-std::unique_ptr<Session> open_session(const std::filesystem::path& model, const Manifest& manifest,
-                                      const LoadOptions& options) {
-  if (manifest.runtime == "onnxruntime") {
-#ifdef CONVEXPORT_HAS_ONNXRUNTIME
-    return open_ort_session(model, manifest.provider, options);
-#else
-    (void)model, (void)options;
-    throw MachineError("E0401", "this library was built without ONNX Runtime", "", "",
-                       "build it where onnxruntime_c_api.h is; cmake -DONNXRUNTIME_ROOT=...");
-#endif
-  }
-  throw UnsupportedError("E0600", "the bundle is for the runtime '" + manifest.runtime + "'", "",
-                         "", "this version loads onnxruntime");
-}
-
 std::string formatted(const char* format, double value) {
   std::array<char, 32> text{};
   (void)std::snprintf(text.data(), text.size(), format, value);
@@ -53,7 +38,7 @@ Engine Engine::load(const std::filesystem::path& bundle, const LoadOptions& opti
   Manifest manifest = read_manifest(bundle);
   verify_files(bundle, manifest);
   const auto model = bundle / manifest.model;
-  auto session = open_session(model, manifest, options);
+  auto session = open_session(model, manifest.runtime, manifest.provider, options);
   if (!(session->input() == manifest.input && session->output() == manifest.output)) {
     throw InputError("E0315", "the model does not take and give what the manifest says",
                      model.string(), "", "build the bundle again");
