@@ -82,15 +82,17 @@ DOUBLES = {name: BUILD / "tensorrt" / name for name in TENSORRT}
 _FIRST, *_OTHERS = DOUBLES.values()
 _PROBED = (
     f"-DCONVEXPORT_TESTS={TESTS}",
-    "-DCONVEXPORT_PROGRAMS=OFF",
     "-DCONVEXPORT_TENSORRT=ON",
     f"-DTensorRT_INCLUDE_DIR={_FIRST}",
     f"-DTensorRT_CUDA_INCLUDE_DIR={_FIRST}",
 )
 RELEASE = Kind("release", ("-DCONVEXPORT_TENSORRT=OFF",))
 _ALL = f"-DCONVEXPORT_TENSORRT_HEADERS={';'.join(map(str, _OTHERS))}"
-ASAN = Kind("asan", ("-DCONVEXPORT_SANITIZE=address,undefined", *_PROBED, _ALL))
-TSAN = Kind("tsan", ("-DCONVEXPORT_SANITIZE=thread", *_PROBED))
+ASAN = Kind(
+    "asan",
+    ("-DCONVEXPORT_SANITIZE=address,undefined", "-DCONVEXPORT_PROGRAMS=ON", *_PROBED, _ALL),
+)
+TSAN = Kind("tsan", ("-DCONVEXPORT_SANITIZE=thread", "-DCONVEXPORT_PROGRAMS=OFF", *_PROBED))
 
 
 def compiler() -> str:
