@@ -1,6 +1,7 @@
 """The project's own figures: start-up, the main job, digits, the largest nets.
 
-    python -m convexport.benchmarks.figures startup | build | digits | largest [--out DIR] [--net N]
+    python -m convexport.benchmarks.figures startup | build | digits | largest | cpp
+        [--out DIR] [--net N]
 
 Everything runs through the command line in fresh processes, as a user would run it. Each figure
 is printed with its conditions. The parity of all variants is the sweep's.
@@ -151,11 +152,28 @@ def largest(out: Path, nets: Sequence[str]) -> list[str]:
     return lines
 
 
+def cpp(out: Path, nets: Sequence[str]) -> list[str]:
+    """What the C++ library costs, beside the bare C API and beside Python."""
+    from convexport.benchmarks.cpp_figures import cpp_figures
+
+    bundles = {"lenet5": ("digits", "--fp32"), "resnet50": ("random", "--int8")}
+    for name, (weights, precision) in bundles.items():
+        options = (precision, "--weights", weights, "--bench-seconds", "0", "--offline", "--force")
+        places = ("-o", str(out / name), "--cache-dir", str(out / "cache"))
+        _succeeded(run((*CLI, "build", name, *options, *places)), name)
+
+    def wall_s(command: Sequence[str]) -> float:
+        return _succeeded(run(command), command[0]).seconds
+
+    return cpp_figures(out, out / "lenet5", out / "resnet50", wall_s)
+
+
 FIGURES: dict[str, Callable[[Path, Sequence[str]], list[str]]] = {
     "startup": startup,
     "build": build,
     "digits": digits,
     "largest": largest,
+    "cpp": cpp,
 }
 
 

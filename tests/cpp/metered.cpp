@@ -1,10 +1,15 @@
 // What the tests call of the benchmark: its meter and its statistics, with answers in JSON.
 //   metered sleep SECONDS MICROSECONDS   a call that sleeps, measured for that long
 //   metered numbers SEED                 of {"blocks": [[...]], "other": [...]} on stdin
+//   metered bench BUNDLE OPTIONS         what convexport-bench --json says, or the error
+#include <convexport/errors.hpp>
+
 #include <chrono>
 #include <iostream>
 #include <thread>
 
+#include "child.hpp"
+#include "latency.hpp"
 #include "meter.hpp"
 #include "statistics.hpp"
 
@@ -49,10 +54,20 @@ Json numbers(const Json& given, std::uint64_t seed) {
   return all;
 }
 
+Json measured(const std::string& bundle, const std::string& options) {
+  try {
+    return measure_bundle(bundle, Json::parse(options).get<Options>(), [](const std::string&) {});
+  } catch (const convexport::Error& error) {
+    return error.what();
+  }
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
   const std::string door = arguments[1];
+  if (door == "--worker") return answer(work, arguments[2]);
+  if (door == "bench") std::cout << measured(arguments[2], arguments[3]);
   if (door == "sleep") std::cout << slept(std::stod(arguments[2]), std::stoi(arguments[3]));
   if (door == "numbers") std::cout << numbers(Json::parse(std::cin), std::stoull(arguments[2]));
 }

@@ -13,6 +13,7 @@ import pytest
 
 from convexport.benchmarks.host import cores, describe_host
 from convexport.benchmarks.latency_result import evaluate
+from convexport.benchmarks.meter import LatencyOptions
 from convexport.benchmarks.recording import Recording
 from convexport.benchmarks.samples import Samples
 from convexport.benchmarks.statistics import (
@@ -26,6 +27,7 @@ from tests.tiny import seal, write_bundle
 from .bundles import fixed_batch_model
 from .conftest import SANITIZERS, STILL
 from .plans import Make
+from .test_pixels import noise
 
 pytestmark = pytest.mark.slow  # builds the library first
 
@@ -63,19 +65,25 @@ def assert_same(one: Any, other: Any, where: str = "") -> None:
         assert one == other, where
 
 
+def measured(asan: Path, bundle: Path, **options: Any) -> Any:
+    """What convexport-bench does, under the sanitizers."""
+    asked = LatencyOptions(**{"duration_s": 0.02, "processes": 1, **options})
+    return answer_of(asan / "metered", "bench", bundle, json.dumps(asked.to_dict()))
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        ("--seconds", "1"),
-        ("--seconds", "0.02", "--processes", "1", "--batch", "3", "--seed", "5000000000"),
-        ("--seconds", "0.3", "--processes", "3", "--threads", "1", "--seed", "7"),
+        {"duration_s": 0.4, "processes": 5},
+        {"duration_s": 0.02, "batch": 3, "seed": 5_000_000_000},
+        {"duration_s": 0.3, "processes": 3, "threads": 1, "seed": 7},
     ],
 )
 def test_python_evaluates_what_it_records_to_the_same_numbers(
-    asan: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+    asan: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    result = answer_of(asan / "convexport-bench", tiny, *options, "--json")
+    result = measured(asan, tiny, warmup_s=0.1, **options)
     recording = Recording.from_dict(result.pop("recording"))
     expected = json.loads(json.dumps(evaluate(recording).to_dict()))
     del expected["recording"]
@@ -83,27 +91,43 @@ def test_python_evaluates_what_it_records_to_the_same_numbers(
     del expected["conditions"]["parts"]
     assert_same(result, expected)
     assert [row["label"] for row in result["subjects"]] == ["fp32 reference", "tiny"]
-    assert recording.dropped_variables == ("OMP_NUM_THREADS",)
+    assert "OMP_NUM_THREADS" in recording.dropped_variables
     assert all(memory.peak > memory.baseline > 0 for memory in recording.memory.values())
     assert len(recording.runs) == recording.options.processes
 
 
 def test_a_bundle_for_tensorrt_is_measured_alone(asan: Path, planned: Make, found: None) -> None:
-    words = ("--seconds", "0.1", "--processes", "2", "--batch", "8", "--json")
-    result = answer_of(asan / "convexport-bench", planned(), *words)
-    (subject,) = result["subjects"]
+    (subject,) = measured(asan, planned(), batch=8)["subjects"]
     assert (subject["label"], subject["runtime"]) == ("planned", "tensorrt 10.3.0.26")
 
 
-def test_a_person_is_shown_a_table(asan: Path, tiny: Path) -> None:
-    done = run(asan / "convexport-bench", tiny, "--seconds", "0.05", "--processes", "1")
+def test_the_worker_that_fails_is_told_of(
+    asan: Path, planned: Make, found: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert measured(asan, planned(), batch=9).startswith("E0203 the engine takes batches of 1 to 8")
+    assert measured(asan, tmp_path / "none").startswith("E0304 none does not exist")
+
+
+def test_the_machine_is_described_as_in_python(asan: Path, tiny: Path) -> None:
+    host = measured(asan, tiny)["conditions"]["host"]
+    expected = describe_host()
+    for key in ("python", "packages"):
+        expected[key] = host[key]
+    assert host == expected
+
+
+def test_a_person_is_shown_a_table(release: Path, tiny: Path) -> None:
+    done = run(release / "convexport-bench", tiny, "--seconds", "0.05", "--processes", "1")
     first, reference, bundle, verdict, *_ = done.stdout.splitlines()
     columns = ["latency", "p50", "95", "%", "interval", "p90", "p99", "images/s", "speed-up"]
     assert first.split() == columns
     assert reference.startswith("fp32 reference ") and reference.endswith("baseline")
     assert bundle.startswith("tiny ") and "×" in bundle
     assert len(first) == len(reference) == len(bundle)
-    assert verdict.startswith("UNSTABLE: batch 1, ") and "onnxruntime" in verdict
+    assert (
+        verdict.startswith(f"UNSTABLE: batch 1, {cores()} threads, 1 processes, ")
+        and "onnxruntime" in verdict
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,7 +143,7 @@ def test_a_person_is_shown_a_table(asan: Path, tiny: Path) -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(
-    asan: Path, tmp_path: Path, words: tuple[str, ...], code: int
+    release: Path, tmp_path: Path, words: tuple[str, ...], code: int
 ) -> None:
     fixed = write_bundle(tmp_path / "fixed", fixed_batch_model(1))
 
@@ -128,29 +152,19 @@ def test_what_makes_no_sense_is_refused(
 
     short = () if "--seconds" in words else ("--seconds", "0.01")
     once = () if "--processes" in words else ("--processes", "1")
-    done = run(asan / "convexport-bench", seal(fixed, one), *words, *short, *once)
+    done = run(release / "convexport-bench", seal(fixed, one), *words, *short, *once)
     assert done.returncode == code
     if words == ("--batch", "2"):  # the worker's error is told by the one who asked
         assert "E0201 the input does not fit the model" in done.stderr
 
 
-def test_no_bundle_is_no_latency(asan: Path, tiny: Path, tmp_path: Path) -> None:
-    program = asan / "convexport-bench"
+def test_no_bundle_is_no_latency(release: Path, tiny: Path, tmp_path: Path) -> None:
+    program = release / "convexport-bench"
     assert run(program).returncode == 2
     assert run(program, tmp_path / "none").returncode == 3
     np.save(tiny / "sample/expected.npy", np.array([[1, 2, 3]], np.float32))
     done = run(program, seal(tiny))  # its golden sample fails
     assert done.returncode == 5 and done.stdout == ""
-
-
-def test_the_machine_is_described_as_in_python(asan: Path, tiny: Path) -> None:
-    words = ("--seconds", "0.01", "--processes", "1", "--json")
-    conditions = answer_of(asan / "convexport-bench", tiny, *words)["conditions"]
-    expected = describe_host()
-    for key in ("python", "packages"):
-        expected[key] = conditions["host"][key]
-    assert conditions["host"] == expected
-    assert conditions["threads"] == cores()
 
 
 def test_a_sleep_takes_as_long_as_it_sleeps(asan: Path) -> None:
@@ -191,3 +205,13 @@ def test_statistics_are_those_of_python(asan: Path, sizes: list[int], seed: int)
             "ratio": [ratio.value, ratio.low, ratio.high, ratio.claim],
         },
     )
+
+
+def test_what_measures_the_library_itself_runs(release: Path, tiny: Path, tmp_path: Path) -> None:
+    done = run(release / "overhead", "call", tiny, "0.2")
+    bare_us, engine_us, calls = map(float, done.stdout.split())
+    assert bare_us > 0 and engine_us > 0 and calls > 100
+    assert run(release / "overhead", "first", tiny).returncode == 0
+    noise(40, 30).save(tmp_path / "image.jpg")
+    done = run(release / "overhead", "preprocess", tiny, tmp_path / "image.jpg")
+    assert float(done.stdout) > 0

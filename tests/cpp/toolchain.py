@@ -64,10 +64,11 @@ class MissingToolError(Exception):
 
 @dataclass(frozen=True)
 class Kind:
-    """One way to build the sources."""
+    """One way to build the sources; all targets unless some are named."""
 
     name: str
     options: Sequence[str]
+    targets: Sequence[str] = ()
 
 
 # Versions of TensorRT for which the double's headers are made: the first is the library's, which
@@ -82,17 +83,15 @@ DOUBLES = {name: BUILD / "tensorrt" / name for name in TENSORRT}
 _FIRST, *_OTHERS = DOUBLES.values()
 _PROBED = (
     f"-DCONVEXPORT_TESTS={TESTS}",
+    "-DCONVEXPORT_PROGRAMS=OFF",
     "-DCONVEXPORT_TENSORRT=ON",
     f"-DTensorRT_INCLUDE_DIR={_FIRST}",
     f"-DTensorRT_CUDA_INCLUDE_DIR={_FIRST}",
 )
-RELEASE = Kind("release", ("-DCONVEXPORT_TENSORRT=OFF",))
+RELEASE = Kind("release", ("-DCONVEXPORT_TENSORRT=OFF", "-DCONVEXPORT_FIGURES=ON"))
 _ALL = f"-DCONVEXPORT_TENSORRT_HEADERS={';'.join(map(str, _OTHERS))}"
-ASAN = Kind(
-    "asan",
-    ("-DCONVEXPORT_SANITIZE=address,undefined", "-DCONVEXPORT_PROGRAMS=ON", *_PROBED, _ALL),
-)
-TSAN = Kind("tsan", ("-DCONVEXPORT_SANITIZE=thread", "-DCONVEXPORT_PROGRAMS=OFF", *_PROBED))
+ASAN = Kind("asan", ("-DCONVEXPORT_SANITIZE=address,undefined", *_PROBED, _ALL))
+TSAN = Kind("tsan", ("-DCONVEXPORT_SANITIZE=thread", *_PROBED), ("probe",))
 
 
 def compiler() -> str:
@@ -109,7 +108,7 @@ def built(kind: Kind) -> Path:
         _write_doubles()
         folder = BUILD / kind.name
         call("cmake", "-S", SOURCES, "-B", folder, *_places_once(), *kind.options)
-        call("ninja", "-C", folder)
+        call("ninja", "-C", folder, *kind.targets)
     return folder
 
 

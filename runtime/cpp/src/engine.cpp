@@ -61,6 +61,7 @@ Engine Engine::load(const std::filesystem::path& bundle, const LoadOptions& opti
 }
 
 Tensor Engine::run(const float* values, const Shape& shape) const {
+  require_here();
   if (!manifest_.input.fits(shape)) {
     throw UsageError("E0201", "the input does not fit the model",
                      "expected " + manifest_.input.text() + ", given float32 " + text(shape));
@@ -77,10 +78,12 @@ Tensor Engine::run(const Tensor& batch) const {
 }
 
 Classified Engine::classify(const std::filesystem::path& image, std::size_t top) const {
+  require_here();
   return classify_tensor(preprocess(image, manifest_.preprocess), top);
 }
 
 Classified Engine::classify(const Image& image, std::size_t top) const {
+  require_here();
   return classify_tensor(to_tensor(image, manifest_.preprocess), top);
 }
 
@@ -111,6 +114,7 @@ Classified Engine::classify_tensor(Tensor input, std::size_t top) const {
 }
 
 double Engine::self_test(const std::filesystem::path& bundle) const {
+  require_here();
   const auto [sample, expected] = read_golden(bundle, manifest_);
   const Tensor actual = run(sample);
   if (actual.shape != expected.shape) {
@@ -137,6 +141,15 @@ double Engine::self_test(const std::filesystem::path& bundle) const {
   return error;
 }
 
-const std::string& Engine::runtime() const noexcept { return session_->runtime(); }
+const std::string& Engine::runtime() const noexcept {
+  static const std::string kNone;
+  return session_ ? session_->runtime() : kNone;
+}
+
+void Engine::require_here() const {
+  if (session_) return;
+  throw UsageError("E0207", "the engine was moved away", "", "another object has its session now",
+                   "use that one");
+}
 
 }  // namespace convexport
