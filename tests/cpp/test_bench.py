@@ -136,6 +136,8 @@ def test_a_person_is_shown_a_table(release: Path, tiny: Path) -> None:
         (("--batch", "0"), 2),
         (("--seconds", "0"), 2),
         (("--seconds", "-1"), 2),
+        (("--seconds", "1e300"), 2),
+        (("--seconds", "nan"), 2),
         (("--processes", "0"), 2),
         (("--threads", "x"), 2),
         (("--batch", "2"), 2),
@@ -175,7 +177,7 @@ def test_a_sleep_takes_as_long_as_it_sleeps(asan: Path) -> None:
         assert least_ms <= ms.min() <= 1.1 * least_ms
         assert samples.block_sizes.sum() == len(ms)
         assert (np.diff(samples.block_starts_ns) > 0).all()
-        assert samples.ns.sum() == pytest.approx(0.5e9, rel=0.5)
+        assert samples.ns.sum() >= 0.4e9  # longer where the machine is busy
     assert 0 < result["floor_ns"] < 100_000
 
 

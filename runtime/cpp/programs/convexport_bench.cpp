@@ -1,4 +1,5 @@
 // Latency of a bundle on this machine: convexport bench, without Python.
+#include <cmath>
 #include <cstdio>
 
 #include "child.hpp"
@@ -108,9 +109,9 @@ int main(int count, char** arguments) {
   auto* const asked = app.add_option("--worker", request)->group("");  // by this program alone
   auto* const named = app.add_option("BUNDLE", bundle, "The directory that convexport build wrote");
   named->excludes(asked);
-  app.add_option("--seconds", options.duration_s, "For each model")
+  app.add_option("--seconds", options.duration_s, "For each model; at most a day")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1e-3, 86400.0));
   app.add_option("--processes", options.processes, "Fresh processes; a claim needs five")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
@@ -127,6 +128,9 @@ int main(int count, char** arguments) {
   return guarded(app, count, arguments, [&] {
     if (asked->count()) return worker(request);
     if (!named->count()) throw CLI::RequiredError("BUNDLE");
+    if (std::isnan(options.duration_s)) {  // which is outside no range
+      throw CLI::ValidationError("--seconds", "not a number");
+    }
     const auto report = [](const std::string& text) { std::cerr << "  " << tame(text) << '\n'; };
     const Json result = convexport::bench::measure_bundle(bundle, options, report);
     if (as_json) {
