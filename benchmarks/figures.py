@@ -5,6 +5,7 @@
     startup build digits largest        of the build
     interval repeatability overhead     of the meter: what it reads again, and what it costs
     report                              time to write and size of a report
+    cpp                                 of the C++ library
 
 Everything runs through the command line in fresh processes, as a user would run it. Each figure
 is printed with its conditions. The parity of all variants is the sweep's.
@@ -229,6 +230,22 @@ def report(out: Path, nets: Sequence[str]) -> list[str]:
     return measured(out, nets)
 
 
+def cpp(out: Path, nets: Sequence[str]) -> list[str]:
+    """What the C++ library costs, beside the bare C API and beside Python."""
+    from convexport.benchmarks.cpp_figures import cpp_figures
+
+    bundles = {"lenet5": ("digits", "--fp32"), "resnet50": ("random", "--int8")}
+    for name, (weights, precision) in bundles.items():
+        options = (precision, "--weights", weights, "--bench-seconds", "0", "--offline", "--force")
+        places = ("-o", str(out / name), "--cache-dir", str(out / "cache"))
+        _succeeded(run((*CLI, "build", name, *options, *places)), name)
+
+    def wall_s(command: Sequence[str]) -> float:
+        return _succeeded(run(command), command[0]).seconds
+
+    return cpp_figures(out, out / "lenet5", out / "resnet50", wall_s)
+
+
 FIGURES: dict[str, Callable[[Path, Sequence[str]], list[str]]] = {
     "startup": startup,
     "build": build,
@@ -238,6 +255,7 @@ FIGURES: dict[str, Callable[[Path, Sequence[str]], list[str]]] = {
     "repeatability": repeatability,
     "overhead": overhead,
     "report": report,
+    "cpp": cpp,
 }
 
 

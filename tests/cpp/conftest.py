@@ -13,6 +13,12 @@ from convexport.exporter.options import BuildOptions
 from convexport.exporter.pipeline import build
 from tests.tiny import write_bundle
 
+# The fake CUDA driver, and Python's double of TensorRT, to compare with.
+from tests.trt.conftest import driver as driver
+from tests.trt.conftest import library as library
+from tests.trt.conftest import tensorrt as tensorrt
+
+from .plans import Make, compile_doubles, plan_bundle
 from .toolchain import ASAN, RELEASE, TESTS, TSAN, Kind, MissingToolError, built
 
 Probe = Callable[..., list[str]]
@@ -102,3 +108,21 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output=folder / "lenet5",
     )
     return build("lenet5", options).bundle
+
+
+@pytest.fixture(scope="session")
+def doubles(tmp_path_factory: pytest.TempPathFactory, asan: Path) -> dict[str, Path]:
+    """For each version of TensorRT the folder with a double of its library."""
+    return compile_doubles(tmp_path_factory.mktemp("tensorrt"))
+
+
+@pytest.fixture
+def found(doubles: dict[str, Path], driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs find the double of TensorRT 10.3 and the fake driver."""
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"{doubles['10.3']}:{driver.parent}")
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Make:
+    """Makes a bundle for the double, of a plan's lines."""
+    return lambda *lines, **more: plan_bundle(tmp_path / "planned", *lines, **more)

@@ -4,6 +4,8 @@
 //   probe run BUNDLE VALUES OUT DIM... one batch of float32, read from VALUES, to OUT
 //   probe classify BUNDLE TOP IMAGE  a line each: label, tab, probability
 //   probe defect KIND                makes one, which the sanitizers have to see
+//   probe failure PROVIDER WORDS     what becomes of ONNX Runtime's words
+//   probe moved BUNDLE               what a moved engine says, and one that was moved to
 //   probe threads BUNDLE VALUES THREADS RUNS DIM...  the same batch in many threads at a time
 #include <convexport/engine.hpp>
 
@@ -12,6 +14,8 @@
 #include <fstream>
 #include <iterator>
 #include <thread>
+
+#include "ort_failures.hpp"
 
 namespace {
 
@@ -107,6 +111,20 @@ void threads(const Words& words) {
   for (const int count : wrong) std::printf("%d\n", count);
 }
 
+void failure(const Words& words) {
+  convexport::throw_ort_failure(words[1], words[0], "some", "model.onnx");
+}
+
+void moved(const Words& words) {
+  Engine one = Engine::load(words[0]), other = Engine::load(words[0]);
+  const convexport::Image grey{40, 50, 1, std::vector<std::uint8_t>(2000, 99)};
+  other = std::move(one);
+  std::printf("%zu %s\n", other.classify(grey).size(), other.runtime().c_str());
+  attempt([&] { one.run({{1, 1, 2, 2}, {1, 2, 3, 4}}); });
+  attempt([&] { one.classify(grey); });
+  attempt([&] { std::printf("%s\n", one.runtime().c_str()); });
+}
+
 void defect(const Words& words) {
   const volatile int size = static_cast<int>(words.size());
   std::vector<int> values(1);
@@ -132,6 +150,8 @@ int main(int count, char** arguments) {
     if (door == "run") run(words);
     if (door == "classify") classify(words);
     if (door == "threads") threads(words);
+    if (door == "failure") failure(words);
+    if (door == "moved") moved(words);
     if (door == "defect") defect(words);
   });
 }

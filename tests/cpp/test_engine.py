@@ -64,6 +64,48 @@ def test_another_shape_is_refused(
     assert answer == f"E0201 the input does not fit the model\x1fwhere: {expected}"
 
 
+def test_an_engine_that_was_moved_away_says_so(probe: Probe, tiny: Path) -> None:
+    answers = probe("moved", tiny)  # which loads it twice, too
+    assert answers[0].startswith("3 onnxruntime ")
+    assert [answer[:32] for answer in answers[1:3]] == ["E0207 the engine was moved away\x1f"] * 2
+    assert answers[3] == ""
+
+
+@pytest.mark.parametrize("name", ["it's", 'a "b"', "two\nlines", "-v", "ü ☃", "n" * 255])
+def test_any_name_of_a_folder_will_do(
+    probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = write_bundle(tmp_path / name)
+    noise(9, 9).save(folder / "image.png")
+    assert probe("load", folder)[0].startswith("ok ")
+    monkeypatch.chdir(tmp_path)
+    assert len(probe("classify", f"./{name}", "3", f"./{name}/image.png")) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "CUDA failure 100: no CUDA-capable device is detected ; GPU=0",
+            "E0404 CUDA finds no usable GPU here",
+        ),
+        (
+            "OrtSessionOptionsAppendExecutionProvider_Cuda: Failed to load shared library",
+            "E0402 a library that CUDAExecutionProvider needs is not here",
+        ),
+        (
+            "This session contains graph nodes that are assigned to the default CPU EP, but "
+            "fallback to CPU EP has been explicitly disabled by the user.",
+            "E0402 ONNX Runtime has no CUDAExecutionProvider here that works and takes the whole",
+        ),
+        ("Protobuf parsing failed.", "E0303 ONNX Runtime cannot load the model"),
+    ],
+)
+def test_what_cuda_lacks_is_told_apart(probe: Probe, words: str, told: str) -> None:
+    (answer,) = probe("failure", "CUDAExecutionProvider", words)
+    assert answer.startswith(told)
+
+
 def test_a_failure_in_the_middle_of_a_run_is_an_error_of_ours(probe: Probe, tmp_path: Path) -> None:
     # Rows of the weights are looked up: there is no hundredth.
     steps = """picked = Cast<to = 7> (input)  rows = Gather (w, picked)

@@ -64,29 +64,64 @@ class MissingToolError(Exception):
 
 @dataclass(frozen=True)
 class Kind:
-    """One way to build the sources."""
+    """One way to build the sources; all targets unless some are named."""
 
     name: str
     options: Sequence[str]
+    targets: Sequence[str] = ()
 
 
-_PROBED = (f"-DCONVEXPORT_TESTS={TESTS}", "-DCONVEXPORT_PROGRAMS=OFF")
-RELEASE = Kind("release", ())
-ASAN = Kind("asan", ("-DCONVEXPORT_SANITIZE=address,undefined", *_PROBED))
-TSAN = Kind("tsan", ("-DCONVEXPORT_SANITIZE=thread", *_PROBED))
+# Versions of TensorRT for which the double's headers are made: the first is the library's, which
+# the tests call most; what depends on the version is built for the others too.
+TENSORRT = {
+    "10.3": (10, 3, 0, 26),
+    "8.5": (8, 5, 3, 1),
+    "8.6": (8, 6, 1, 5),
+    "11.1": (11, 1, 0, 106),
+}
+DOUBLES = {name: BUILD / "tensorrt" / name for name in TENSORRT}
+_FIRST, *_OTHERS = DOUBLES.values()
+_PROBED = (
+    f"-DCONVEXPORT_TESTS={TESTS}",
+    "-DCONVEXPORT_PROGRAMS=OFF",
+    "-DCONVEXPORT_TENSORRT=ON",
+    f"-DTensorRT_INCLUDE_DIR={_FIRST}",
+    f"-DTensorRT_CUDA_INCLUDE_DIR={_FIRST}",
+)
+RELEASE = Kind("release", ("-DCONVEXPORT_TENSORRT=OFF", "-DCONVEXPORT_FIGURES=ON"))
+_ALL = f"-DCONVEXPORT_TENSORRT_HEADERS={';'.join(map(str, _OTHERS))}"
+ASAN = Kind("asan", ("-DCONVEXPORT_SANITIZE=address,undefined", *_PROBED, _ALL))
+TSAN = Kind("tsan", ("-DCONVEXPORT_SANITIZE=thread", *_PROBED), ("probe",))
+
+
+def compiler() -> str:
+    """The C++ compiler's name."""
+    return os.environ.get("CXX", "c++")
 
 
 def built(kind: Kind) -> Path:
     """The folder of an up-to-date build; other processes that want it too wait."""
-    compiler = os.environ.get("CXX", "c++")
-    if shutil.which(compiler) is None:
-        raise MissingToolError(f"no C++ compiler: {compiler}")
+    if shutil.which(compiler()) is None:
+        raise MissingToolError(f"no C++ compiler: {compiler()}")
     BUILD.mkdir(parents=True, exist_ok=True)
     with FileLock(BUILD / "lock"):
+        _write_doubles()
         folder = BUILD / kind.name
         call("cmake", "-S", SOURCES, "-B", folder, *_places_once(), *kind.options)
-        call("ninja", "-C", folder)
+        call("ninja", "-C", folder, *kind.targets)
     return folder
+
+
+def _write_doubles() -> None:
+    """Headers of TensorRTs that are not there; see trt/double.hpp."""
+    for name, folder in DOUBLES.items():
+        parts = zip(("MAJOR", "MINOR", "PATCH", "BUILD"), TENSORRT[name], strict=True)
+        lines = [f"#define NV_TENSORRT_{part} {number}" for part, number in parts]
+        text = "\n".join([*lines, f'#include "{TESTS}/trt/double.hpp"', ""])
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, content in (("NvInferRuntime.h", text), ("cuda_runtime_api.h", "")):
+            if not (folder / file).exists() or (folder / file).read_text() != content:
+                (folder / file).write_text(content)
 
 
 def _places_once() -> list[str]:
@@ -197,5 +232,5 @@ def _get(words: Sequence[str], folder: Path) -> None:
 def _compiles(header: str) -> bool:
     """Whether the compiler finds a header by itself."""
     code = f"#include <stdio.h>\n#include <{header}>\n"
-    words = [os.environ.get("CXX", "c++"), "-fsyntax-only", "-x", "c++", "-"]
+    words = [compiler(), "-fsyntax-only", "-x", "c++", "-"]
     return subprocess.run(words, input=code, text=True, capture_output=True).returncode == 0

@@ -12,21 +12,6 @@
 namespace convexport {
 namespace {
 
-std::unique_ptr<Session> open_session(const std::filesystem::path& model, const Manifest& manifest,
-                                      const LoadOptions& options) {
-  if (manifest.runtime == "onnxruntime") {
-#ifdef CONVEXPORT_HAS_ONNXRUNTIME
-    return open_ort_session(model, manifest.provider, options);
-#else
-    (void)model, (void)options;
-    throw MachineError("E0401", "this library was built without ONNX Runtime", "", "",
-                       "build it where onnxruntime_c_api.h is; cmake -DONNXRUNTIME_ROOT=...");
-#endif
-  }
-  throw UnsupportedError("E0600", "the bundle is for the runtime '" + manifest.runtime + "'", "",
-                         "", "this version loads onnxruntime");
-}
-
 std::string formatted(const char* format, double value) {
   std::array<char, 32> text{};
   (void)std::snprintf(text.data(), text.size(), format, value);
@@ -53,7 +38,7 @@ Engine Engine::load(const std::filesystem::path& bundle, const LoadOptions& opti
   Manifest manifest = read_manifest(bundle);
   verify_files(bundle, manifest);
   const auto model = bundle / manifest.model;
-  auto session = open_session(model, manifest, options);
+  auto session = open_session(model, manifest.runtime, manifest.provider, options);
   if (!(session->input() == manifest.input && session->output() == manifest.output)) {
     throw InputError("E0315", "the model does not take and give what the manifest says",
                      model.string(), "", "build the bundle again");
@@ -76,6 +61,7 @@ Engine Engine::load(const std::filesystem::path& bundle, const LoadOptions& opti
 }
 
 Tensor Engine::run(const float* values, const Shape& shape) const {
+  require_here();
   if (!manifest_.input.fits(shape)) {
     throw UsageError("E0201", "the input does not fit the model",
                      "expected " + manifest_.input.text() + ", given float32 " + text(shape));
@@ -92,10 +78,12 @@ Tensor Engine::run(const Tensor& batch) const {
 }
 
 Classified Engine::classify(const std::filesystem::path& image, std::size_t top) const {
+  require_here();
   return classify_tensor(preprocess(image, manifest_.preprocess), top);
 }
 
 Classified Engine::classify(const Image& image, std::size_t top) const {
+  require_here();
   return classify_tensor(to_tensor(image, manifest_.preprocess), top);
 }
 
@@ -126,6 +114,7 @@ Classified Engine::classify_tensor(Tensor input, std::size_t top) const {
 }
 
 double Engine::self_test(const std::filesystem::path& bundle) const {
+  require_here();
   const auto [sample, expected] = read_golden(bundle, manifest_);
   const Tensor actual = run(sample);
   if (actual.shape != expected.shape) {
@@ -152,6 +141,15 @@ double Engine::self_test(const std::filesystem::path& bundle) const {
   return error;
 }
 
-const std::string& Engine::runtime() const noexcept { return session_->runtime(); }
+const std::string& Engine::runtime() const noexcept {
+  static const std::string kNone;
+  return session_ ? session_->runtime() : kNone;
+}
+
+void Engine::require_here() const {
+  if (session_) return;
+  throw UsageError("E0207", "the engine was moved away", "", "another object has its session now",
+                   "use that one");
+}
 
 }  // namespace convexport

@@ -39,6 +39,17 @@ class Handle {
 
 constexpr std::size_t kBlock = std::size_t{1} << 20;
 
+using Digest = std::array<unsigned char, EVP_MAX_MD_SIZE>;
+
+std::string hex(const Digest& digest, unsigned size) {
+  std::string text;
+  for (unsigned i = 0; i < size; ++i) {
+    constexpr const char* kHex = "0123456789abcdef";
+    text += {kHex[digest[i] >> 4], kHex[digest[i] & 15]};
+  }
+  return text;
+}
+
 }  // namespace
 
 std::optional<std::string> read_file(const std::filesystem::path& path, std::size_t limit,
@@ -73,15 +84,18 @@ std::optional<std::string> sha256_of(const std::filesystem::path& path) {
     fine = got >= 0 &&
            EVP_DigestUpdate(context.get(), block.data(), static_cast<std::size_t>(got)) == 1;
   }
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  Digest digest{};
   unsigned size = 0;
   if (!fine || EVP_DigestFinal_ex(context.get(), digest.data(), &size) != 1) return std::nullopt;
-  std::string hex;
-  for (unsigned i = 0; i < size; ++i) {
-    constexpr const char* kHex = "0123456789abcdef";
-    hex += {kHex[digest[i] >> 4], kHex[digest[i] & 15]};
-  }
-  return hex;
+  return hex(digest, size);
+}
+
+std::optional<std::string> sha256_of_bytes(const std::string& bytes) {
+  Digest digest{};
+  unsigned size = 0;
+  const bool fine =
+      EVP_Digest(bytes.data(), bytes.size(), digest.data(), &size, EVP_sha256(), nullptr) == 1;
+  return fine ? std::optional(hex(digest, size)) : std::nullopt;
 }
 
 }  // namespace convexport

@@ -17,5 +17,7 @@ std::optional<std::string> read_file(const std::filesystem::path& path, std::siz
 
 // The SHA-256 of a file's bytes in hex; none if it cannot be read.
 std::optional<std::string> sha256_of(const std::filesystem::path& path);
+// Of these bytes; none if libcrypto cannot.
+std::optional<std::string> sha256_of_bytes(const std::string& bytes);
 
 }  // namespace convexport

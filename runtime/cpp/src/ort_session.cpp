@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "cpu.hpp"
+#include "ort_failures.hpp"
 #include "session.hpp"
 
 namespace convexport {
@@ -61,16 +62,6 @@ std::vector<std::string> providers() {
   std::vector<std::string> found(names, names + size);
   check(api().ReleaseAvailableProviders(names, size));
   return found;
-}
-
-MachineError missing_provider(const std::string& provider) {
-  std::string available;
-  for (const std::string& each : providers()) available += (available.empty() ? "" : ", ") + each;
-  return MachineError(
-      "E0402", "ONNX Runtime has no " + provider + " here that works and takes the whole model",
-      "available: " + available,
-      "running on another provider would give other numbers under this one's name",
-      "convexport doctor tells what this machine can run");
 }
 
 void append_cuda(OrtSessionOptions* options) {
@@ -224,16 +215,16 @@ class OnnxRuntimeSession final : public Session {
 std::unique_ptr<Session> open_ort_session(const std::filesystem::path& model,
                                           const std::string& provider, const LoadOptions& options) {
   const auto here = providers();
+  std::string available;
+  for (const std::string& each : here) available += (available.empty() ? "" : ", ") + each;
   const bool ours = provider == "CPUExecutionProvider" || provider == "CUDAExecutionProvider";
   if (!ours || std::find(here.begin(), here.end(), provider) == here.end()) {
-    throw missing_provider(provider);
+    throw missing_provider(provider, available);
   }
   try {
     return std::make_unique<OnnxRuntimeSession>(model, provider, options);
   } catch (const Failed& failed) {
-    // What ONNX Runtime says when a provider's libraries are missing, or it does not take a node.
-    if (provider != "CPUExecutionProvider") throw missing_provider(provider);
-    throw InputError("E0303", "ONNX Runtime cannot load the model", model.string(), failed.why());
+    throw_ort_failure(failed.why(), provider, available, model);
   }
 }
 

@@ -32,4 +32,19 @@ class Session {
 std::unique_ptr<Session> open_ort_session(const std::filesystem::path& model,
                                           const std::string& provider, const LoadOptions& options);
 
+// Load a plan into TensorRT on the first visible GPU: the model itself, or what this device built
+// from the ONNX file.
+// Throws MachineError: E0401, E0402, E0404 to E0409, something is not there, or the plan was built
+// for another machine; InputError: E0302 or E0316 to E0318, the plan is damaged or nobody knows
+// where it is from; UnsupportedError E0605: a tensor is of an odd kind.
+std::unique_ptr<Session> open_trt_session(const std::filesystem::path& model,
+                                          const std::string& provider);
+
+// Load a model into the runtime and onto the provider that are named, or fail.
+// Throws as those above; MachineError E0401: this library was built without that runtime;
+// UnsupportedError E0600: it has no such runtime.
+std::unique_ptr<Session> open_session(const std::filesystem::path& model,
+                                      const std::string& runtime, const std::string& provider,
+                                      const LoadOptions& options);
+
 }  // namespace convexport

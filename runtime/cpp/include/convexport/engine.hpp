@@ -25,14 +25,15 @@ struct LoadOptions {
 // The most probable labels, best first, with their probabilities.
 using Classified = std::vector<std::pair<std::string, float>>;
 
-// A loaded bundle. It can be moved, not copied. All its const methods may be called by any number
-// of threads at the same time; moving and destroying it is for one thread while no other uses it.
+// A loaded bundle. It can be moved, not copied; one that was moved away throws UsageError E0207.
+// All its const methods may be called by any number of threads at the same time; moving and
+// destroying it is for one thread while no other uses it.
 class Engine {
  public:
   // Load a bundle: hashes verified, runtime as the manifest says, golden sample run.
   // Throws InputError: it is incomplete or was changed; MachineError: what it needs is not here;
-  // UnsupportedError E0600 or E0607: this library cannot load it; GateError E0500: the golden
-  // sample's output is not what it was.
+  // UnsupportedError E0600, E0605 or E0607: this library cannot load it; GateError E0500: the
+  // golden sample's output is not what it was.
   static Engine load(const std::filesystem::path& bundle, const LoadOptions& options = {});
 
   // Logits NxC of a batch as manifest().input says. Throws UsageError E0201: it does not fit.
@@ -50,7 +51,7 @@ class Engine {
 
   const Manifest& manifest() const noexcept { return manifest_; }
   const std::vector<std::string>& labels() const noexcept { return labels_; }
-  // "onnxruntime 1.31.1".
+  // "onnxruntime 1.31.1"; "" once it was moved away.
   const std::string& runtime() const noexcept;
   // What the Python side would warn of: INT8 on another kind of CPU than it was checked on.
   const std::vector<std::string>& warnings() const noexcept { return warnings_; }
@@ -62,6 +63,7 @@ class Engine {
  private:
   Engine(Manifest manifest, std::vector<std::string> labels, std::unique_ptr<Session> session);
   Classified classify_tensor(Tensor input, std::size_t top) const;
+  void require_here() const;
 
   Manifest manifest_;
   std::vector<std::string> labels_, warnings_;

@@ -1,0 +1,40 @@
+// What a program prints comes from strangers: labels, names, messages of libraries.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <convexport/errors.hpp>
+#include <iostream>
+#include <string>
+
+// Nothing in a text may steer the terminal. Control characters are those of ASCII, and those that
+// UTF-8 writes as C2 80 to C2 9F.
+inline std::string tame(std::string text, bool lines = false) {
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const auto byte = static_cast<unsigned char>(text[at]);
+    const auto next = at + 1 < text.size() ? static_cast<unsigned char>(text[at + 1]) : 0;
+    if (byte == 0xc2 && next >= 0x80 && next < 0xa0) {
+      text.replace(at, 2, "?");
+    } else if ((byte < 0x20 && !(lines && byte == '\n')) || byte == 0x7f) {
+      text[at] = '?';
+    }
+  }
+  return text;
+}
+
+// Parse the words, do the work; the exit code of the command line for what it throws.
+template <typename Work>
+int guarded(CLI::App& app, int count, char** words, Work work) {
+  try {
+    app.parse(count, words);
+    return work();
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    return code == 0 ? 0 : 2;
+  } catch (const convexport::Error& error) {
+    std::cerr << tame(error.what(), true) << '\n';
+    return error.exit_code();
+  } catch (const std::exception& error) {
+    std::cerr << "a bug of convexport: " << error.what() << '\n';
+    return 1;
+  }
+}
