@@ -187,7 +187,8 @@ def _read_entry(directory: Path) -> Mapping[str, Any] | None:
         entry = read_json(directory / ENTRY)
         intact = all(sha256_of(directory / n) == digest for n, digest in entry["files"].items())
         facts: Mapping[str, Any] = entry["facts"]
-    except (ConvexportError, OSError, KeyError, TypeError, AttributeError):
+        intact = intact and isinstance(facts, dict)
+    except (ConvexportError, OSError, ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if intact:
         return facts
