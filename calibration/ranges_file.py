@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +24,8 @@ def save_ranges(file: Path | IO[bytes], ranges: Mapping[str, TensorRange], group
     np.savez_compressed(
         file,
         groups=np.array(groups),
-        names=np.array(list(ranges)),
+        # As bytes: numpy's texts lose zeros at their end, and all take the room of the longest.
+        names=np.frombuffer(json.dumps(list(ranges)).encode(), np.uint8),
         bounds=np.array([(each.minimum, each.maximum) for each in seen]),
         bins=np.array([len(each.counts) for each in seen]),
         counts=np.concatenate([each.counts for each in seen]),
@@ -42,6 +44,7 @@ def load_ranges(file: Path) -> tuple[dict[str, TensorRange], int]:
         low, high, total = (
             _split(data[name], data["channels"]) for name in ("minimum", "maximum", "total")
         )
+        names = json.loads(data["names"].tobytes())
         ranges = {
             str(name): TensorRange(
                 float(bounds[0]),
@@ -52,7 +55,7 @@ def load_ranges(file: Path) -> tuple[dict[str, TensorRange], int]:
                 else None,
             )
             for row, (name, bounds, values) in enumerate(
-                zip(data["names"], data["bounds"], data["values"], strict=True)
+                zip(names, data["bounds"], data["values"], strict=True)
             )
         }
         return ranges, int(data["groups"])

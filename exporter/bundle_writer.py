@@ -31,7 +31,7 @@ from convexport.runtime.bundle import (
 )
 from convexport.runtime.cpu import cpu_flags, integer_kernels
 from convexport.runtime.errors import ConvexportError, InputError, UsageError
-from convexport.runtime.files import json_bytes, new_directory, sha256_of
+from convexport.runtime.files import json_bytes, new_directory, save_array, sha256_of, sweep
 from convexport.runtime.sessions import Session
 from convexport.runtime.trt_plan import ENGINE
 
@@ -85,6 +85,7 @@ def existing_bundle(output: Path, build_key: str, *, force: bool) -> Manifest | 
         UsageError: E0283, something else stands there, and may not be replaced.
     """
     try:
+        sweep(output.parent)  # first: what a killed build had put aside is put back
         if not output.exists() and not output.is_symlink():
             return None
     except OSError as error:  # a name that is too long for a file
@@ -186,8 +187,8 @@ def _write_golden(scratch: Path, sample: np.ndarray, session: Session) -> None:
     batch = session.inputs[0].shape[0]
     inputs = np.repeat(sample[None], batch if isinstance(batch, int) else 1, axis=0)
     (scratch / SAMPLE_INPUT).parent.mkdir()
-    np.save(scratch / SAMPLE_INPUT, inputs)
-    np.save(scratch / SAMPLE_EXPECTED, run_in_batches(session, inputs))
+    save_array(scratch / SAMPLE_INPUT, inputs)
+    save_array(scratch / SAMPLE_EXPECTED, run_in_batches(session, inputs))
 
 
 def _manifest(

@@ -26,6 +26,7 @@ from convexport.runtime.files import (
     read_json,
     sha256_of,
     storage_errors,
+    sweep,
 )
 
 ENTRY = "entry.json"
@@ -116,9 +117,11 @@ class StageCache:
                 # Not what the umask allows: nobody else is to write here.
                 place.mkdir(mode=0o755, parents=True, exist_ok=True)
                 _refuse_world_writable(place)
+            sweep(directory.parent)
         lock = FileLock(directory.with_name(f"{directory.name}.lock"))
         try:
-            lock.acquire(timeout=0)
+            with storage_errors(directory):
+                lock.acquire(timeout=0)
         except Timeout:
             self.waiting(f"waiting for another build that makes {directory.name}")
             acquire(lock, self.lock_timeout, "the cache entry")
@@ -163,9 +166,11 @@ def acquire(lock: FileLock, timeout: float, what: str) -> None:
 
     Raises:
         BusyError: E0780, one of them holds it for too long.
+        StorageError: E0801, there can be no lock there.
     """
     try:
-        lock.acquire(timeout=timeout)
+        with storage_errors(Path(lock.lock_file)):
+            lock.acquire(timeout=timeout)
     except Timeout as error:
         raise BusyError(
             "E0780",
@@ -194,7 +199,8 @@ def _read_entry(directory: Path) -> Mapping[str, Any] | None:
         entry = read_json(directory / ENTRY)
         intact = all(sha256_of(directory / n) == digest for n, digest in entry["files"].items())
         facts: Mapping[str, Any] = entry["facts"]
-    except (ConvexportError, OSError, KeyError, TypeError, AttributeError):
+        intact = intact and isinstance(facts, dict)
+    except (ConvexportError, OSError, ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if intact:
         return facts

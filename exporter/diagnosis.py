@@ -17,7 +17,13 @@ from convexport.calibration.placement import ACTIVATIONS
 from convexport.calibration.qdq import WEIGHTED
 from convexport.exporter.artifacts import CALIBRATION
 from convexport.exporter.console import line, table
-from convexport.runtime.bundle import Manifest, read_golden, read_manifest, verify_files
+from convexport.runtime.bundle import (
+    Manifest,
+    as_written,
+    read_golden,
+    read_manifest,
+    verify_files,
+)
 from convexport.runtime.errors import UnsupportedError, UsageError
 from convexport.runtime.files import read_json, write_atomically
 from convexport.runtime.optional import require
@@ -27,6 +33,7 @@ _PLOTS = ("svg", "png", "pdf")
 _NOISIEST_DB, _CLEANEST_DB, _WIDTH = 0.0, 60.0, 24
 
 
+@as_written()
 def diagnose(bundle: Path, *, times: bool = False) -> dict[str, Any]:
     """What the build of an INT8 bundle found of its layers, the noisiest first.
 
@@ -89,6 +96,7 @@ def _times(bundle: Path, manifest: Manifest) -> tuple[LayerTime, ...]:
     )
 
 
+@as_written()
 def as_text(facts: Mapping[str, Any], *, top: int) -> Any:
     """The diagnosis for a terminal."""
     agreement = facts["top1_agreement"]

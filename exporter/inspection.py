@@ -12,12 +12,13 @@ from rich.text import Text
 from convexport.exporter.console import line, table
 from convexport.exporter.onnx_file import read_onnx
 from convexport.exporter.targets import find_target
-from convexport.runtime.bundle import MANIFEST, read_manifest, verify_files
+from convexport.runtime.bundle import MANIFEST, as_written, read_manifest, verify_files
 from convexport.runtime.files import sha256_of
 
 _DIRECTORY_HINT = ("precision", "target", "runtime", "provider", "source")
 
 
+@as_written()
 def inspect(path: Path, target: str | None = None) -> dict[str, Any]:
     """The facts of a bundle (a directory) or of an ONNX file.
 
@@ -38,6 +39,7 @@ def inspect(path: Path, target: str | None = None) -> dict[str, Any]:
     return facts
 
 
+@as_written()
 def as_text(facts: dict[str, Any]) -> Any:
     """The facts for a terminal."""
     rows = ((k, _short(value)) for k, value in facts.items() if k not in ("operators", "lint"))

@@ -90,12 +90,16 @@ def require_finite(model: onnx.ModelProto, where: str) -> None:
     """Refuse weights with NaN or infinity.
 
     Raises:
-        InputError: E0385, with their names and counts.
+        InputError: E0385, with their names and counts; E0384, one is no array.
     """
     numpy_helper = require("onnx.numpy_helper", extra="cpu", purpose="reading weights")
     bad = {}
     for tensor in model.graph.initializer:
-        array = numpy_helper.to_array(tensor)
+        try:
+            array = numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            reason = f"{tensor.name!a}: {error}"
+            raise InputError("E0384", "a weight is no array", where=where, why=reason) from error
         if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
             bad[tensor.name] = int(array.size - finite.sum())
     if bad:

@@ -21,6 +21,7 @@ from convexport.exporter.source import Source
 from convexport.exporter.targets import Target
 from convexport.runtime.batches import fixed_batch, run_in_batches
 from convexport.runtime.errors import UnsupportedError
+from convexport.runtime.files import save_array
 
 if TYPE_CHECKING:
     from convexport.exporter.data import Images
@@ -45,9 +46,9 @@ def reference_stage(source: Source, images: Images, directory: Path, progress: P
             logits.append(source.reference(inputs[start : start + 8]))
             done += len(logits[-1])
             progress(done, total)
-        np.save(directory / f"{name}_inputs.npy", inputs)
-        np.save(directory / f"{name}_labels.npy", labels)
-        np.save(directory / f"{name}_logits.npy", np.concatenate(logits))
+        save_array(directory / f"{name}_inputs.npy", inputs)
+        save_array(directory / f"{name}_labels.npy", labels)
+        save_array(directory / f"{name}_logits.npy", np.concatenate(logits))
         facts[name] = {"images": len(inputs), "set": each.description}
     return {"reference": source.reference_name, "notes": list(source.load_notes()), **facts}
 

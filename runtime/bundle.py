@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, Iterator, Mapping, Tuple
 
 import numpy as np
 
@@ -108,6 +109,24 @@ def verify_files(bundle: Path, manifest: Manifest) -> None:
         actual = sha256_of(path)
         if actual != expected:
             raise _changed(path, f"has sha256 {actual[:12]}…, the manifest says {expected[:12]}…")
+
+
+@contextlib.contextmanager
+def as_written() -> Iterator[None]:
+    """Around what reads of a bundle more than a loader needs, which nothing has checked.
+
+    Raises:
+        InputError: E0305, it is not there, or not of the kind that a build writes.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise InputError(
+            "E0305",
+            "the bundle does not tell what a build writes into it",
+            why=f"{type(error).__name__}: {error}"[:300],
+            hint="build the bundle again",
+        ) from error
 
 
 def read_labels(bundle: Path, manifest: Manifest) -> Tuple[str, ...]:

@@ -19,6 +19,9 @@ from __future__ import annotations
 import difflib
 from typing import Any, Dict, Iterable, List, Mapping
 
+# Of one part of a message: strangers choose names and values that occur in it.
+_CHARACTERS, _LINES = 2000, 40
+
 
 class ConvexportError(Exception):
     """What went wrong, in the parts that a person needs to put it right."""
@@ -41,7 +44,8 @@ class ConvexportError(Exception):
     def lines(self) -> List[str]:
         """The message, one part a line."""
         parts = (("where", self.where), ("why", self.why), ("hint", self.hint))
-        return [f"{self.code} {self.what}"] + [f"{name}: {text}" for name, text in parts if text]
+        told = [f"{self.code} {self.what}"] + [f"{name}: {text}" for name, text in parts if text]
+        return [_cut(part) for part in told]
 
     def to_dict(self) -> Dict[str, Any]:
         """The message as data, for ``--json``."""
@@ -115,6 +119,11 @@ def rebuilt(data: Mapping[str, str]) -> ConvexportError:
     kinds = {kind.__name__: kind for kind in ConvexportError.__subclasses__()}
     parts = {name: data[name] for name in ("where", "why", "hint")}
     return kinds.get(data["kind"], ConvexportError)(data["code"], data["what"], **parts)
+
+
+def _cut(part: str) -> str:
+    short = "\n".join(part[:_CHARACTERS].split("\n")[:_LINES])
+    return part if short == part else f"{short}…"
 
 
 def _rebuild(kind: Any, code: str, what: str, where: str, why: str, hint: str) -> ConvexportError:

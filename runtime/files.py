@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any, Container, Iterator
 
+import numpy as np
+
 from convexport.runtime.errors import InputError, StorageError
 
-_PARTIAL = ".partial"
+_PARTIAL, _ASIDE = ".partial", ".aside"
 # What only a disk says, whatever else was going on.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
@@ -42,12 +46,21 @@ def write_atomically(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).chmod(0o666 & ~_umask())
+            Path(name).chmod(0o666 & ~_withheld())
             Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
         sync_directory(path.parent)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """The bytes of ``numpy.save``, which does not tell a full disk from other failures."""
+    whole = np.asarray(array, order="C")
+    with path.open("wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(whole)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(whole.data)
 
 
 @contextlib.contextmanager
@@ -68,8 +81,9 @@ def new_directory(final: Path) -> Iterator[Path]:
             yield scratch
         with storage_errors(final):
             for path in scratch.rglob("*"):
+                _withhold(path)
                 _sync(path)
-            scratch.chmod(0o777 & ~_umask())
+            scratch.chmod(0o777 & ~_withheld())
             sync_directory(scratch)
             _swap(scratch, final)
             sync_directory(final.parent)
@@ -78,11 +92,18 @@ def new_directory(final: Path) -> Iterator[Path]:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what processes of ours left half-written in a directory when they were killed."""
-    for path in directory.glob(f".*{_PARTIAL}"):
+    """Remove what processes of ours left half-written in a directory when they were killed.
+
+    What one of them had put aside, and not replaced yet, is put back.
+    """
+    for path in directory.glob(".*~*"):
         here, _, rest = path.name.rpartition("~")[2].partition("-")
         pid = rest.partition("-")[0]
-        if here == _here() and pid.isdigit() and not _alive(int(pid)):
+        ours = path.suffix in (_PARTIAL, _ASIDE) and here == _here() and pid.isdigit()
+        if ours and not _alive(int(pid)):
+            for kept in path.glob("*") if path.suffix == _ASIDE else ():
+                with contextlib.suppress(OSError):  # where there is a new one, the old one goes
+                    kept.rename(directory / kept.name)
             shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -105,7 +126,7 @@ def storage_errors(path: Path, *, only: Container[int] = range(1 << 16)) -> Iter
             "E0801",
             f"cannot write: {error.strerror or error}",
             where=str(error.filename or path),
-            hint="free some space, or choose a place that you may write to with -o",
+            hint="free some space, or choose a place that you may write to with -o or --cache-dir",
         ) from error
 
 
@@ -149,23 +170,44 @@ def _sync(path: Path) -> None:
 
 
 def _swap(scratch: Path, final: Path) -> None:
-    if not final.is_dir():
-        scratch.rename(final)
-        return
-    aside = _temporary(final)
-    final.rename(aside / "old")
+    """Put one directory in the place of another, or where none is."""
     try:
         scratch.rename(final)
-    except BaseException:
-        (aside / "old").rename(final)
-        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    else:
+        return
+    if _exchange(scratch, final):
+        return
+    # Not in one step: whoever is killed between the two leaves it to ``sweep``.
+    aside = _temporary(final, _ASIDE)
+    try:
+        final.rename(aside / final.name)
+        try:
+            scratch.rename(final)
+        except BaseException:
+            (aside / final.name).rename(final)
+            raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _temporary(final: Path) -> Path:
-    made = tempfile.mkdtemp(prefix=_prefix(final), suffix=_PARTIAL, dir=str(final.parent))
-    return Path(made)
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step, where the system and its file system can."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if not renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange):
+        return True
+    if ctypes.get_errno() not in (errno.ENOSYS, errno.EINVAL, errno.EXDEV):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
+    return False
+
+
+def _temporary(final: Path, suffix: str = _PARTIAL) -> Path:
+    return Path(tempfile.mkdtemp(prefix=_prefix(final), suffix=suffix, dir=str(final.parent)))
 
 
 def _prefix(final: Path) -> str:
@@ -194,10 +236,17 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _umask() -> int:
+def _withheld() -> int:
+    """The rights that nobody gets: those that the umask takes, and everybody's to write."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    return mask | stat.S_IWOTH
+
+
+def _withhold(path: Path) -> None:
+    mode = path.stat().st_mode
+    if mode & stat.S_IWOTH:
+        path.chmod(stat.S_IMODE(mode) & ~stat.S_IWOTH)
 
 
 def _no_duplicates(pairs: Any) -> Any:

@@ -89,6 +89,7 @@ class OrtSession:
             ) from error
         if self._session.get_providers()[0] != provider:
             raise _missing_provider(provider, self._session.get_providers())
+        self._model = model
         self.runtime = f"onnxruntime {ort.__version__}"
         self.provider = provider
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
@@ -100,10 +101,19 @@ class OrtSession:
 
         Raises:
             UsageError: E0201, a name, dtype or shape is not what the model takes.
+            InputError: E0303, an operator cannot do what the model asks of it.
         """
         require_fitting(self.inputs, feed)
         names = [spec.name for spec in self.outputs]
-        return dict(zip(names, self._session.run(names, dict(feed))))
+        try:
+            return dict(zip(names, self._session.run(names, dict(feed))))
+        except Exception as error:
+            raise InputError(
+                "E0303",
+                "ONNX Runtime cannot run the model",
+                where=str(self._model),
+                why=str(error)[:500],
+            ) from error
 
     def end_profile(self) -> Path:
         """Write the profile, and say where."""

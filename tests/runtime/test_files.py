@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from convexport.runtime import files
@@ -17,6 +18,7 @@ from convexport.runtime.files import (
     json_bytes,
     new_directory,
     read_json,
+    save_array,
     sha256_of,
     write_atomically,
 )
@@ -90,12 +92,15 @@ def test_a_failed_write_leaves_the_old_file(
 FULL = """
 import pathlib, sys
 from convexport.runtime.errors import StorageError
-from convexport.runtime.files import new_directory, write_atomically
+import numpy
+from convexport.runtime.files import new_directory, save_array, write_atomically
 try:
     if sys.argv[1] == "file":
         write_atomically(pathlib.Path("x"), bytes(200_000))
     else:
         with new_directory(pathlib.Path("x")) as scratch:
+            if sys.argv[1] == "array":
+                save_array(scratch / "y", numpy.zeros(50_000, "f4"))
             (scratch / "y").write_bytes(bytes(200_000))
 except StorageError as error:
     sys.exit(error.exit_code)
@@ -106,7 +111,7 @@ def limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
 
-@pytest.mark.parametrize("kind", ["file", "directory"])
+@pytest.mark.parametrize("kind", ["file", "directory", "array"])
 def test_a_limit_of_the_system_is_a_storage_error(tmp_path: Path, kind: str) -> None:
     """A real short write, in a process whose files may not grow."""
     program = [sys.executable, "-c", FULL, kind]
@@ -156,10 +161,11 @@ def test_a_swap_that_fails_puts_the_old_directory_back(
 
     def second_fails(self: Path, target: Path) -> Path:
         calls.append(self)
-        if len(calls) == 2:
+        if len(calls) == 3:  # onto what is there; that aside; and now into its place
             raise kind(errno.EIO, "interrupted")
         return rename(self, target)
 
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
     monkeypatch.setattr(Path, "rename", second_fails)
     expected = StorageError if kind is OSError else kind
     with pytest.raises(expected), new_directory(final) as scratch:
@@ -226,6 +232,31 @@ def test_json_larger_than_the_limit_is_not_read(tmp_path: Path) -> None:
 
 
 def test_the_umask_is_only_looked_at() -> None:
-    mask = os.umask(0o022)
-    assert files._umask() == 0o022
-    assert os.umask(mask) == 0o022
+    mask = os.umask(0o020)
+    assert files._withheld() == 0o022
+    assert os.umask(mask) == 0o020
+
+
+def test_nobody_else_may_write_whatever_the_umask(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        with new_directory(tmp_path / "made") as scratch:
+            (scratch / "x").touch()
+        write_atomically(tmp_path / "y", b"y")
+    finally:
+        os.umask(mask)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"made": 0o775, "x": 0o664, "y": 0o664}
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 4), (2, 1, 3)])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["f4", "i8", "u1"])
+def test_an_array_is_written_as_numpy_does(
+    tmp_path: Path, shape: tuple[int, ...], order: Literal["C", "F"], dtype: str
+) -> None:
+    array = np.asarray(np.arange(np.prod(shape, dtype=int)).reshape(shape), dtype, order=order)
+    save_array(tmp_path / "x.npy", array)
+    assert np.array_equal(np.load(tmp_path / "x.npy"), array)
+    np.save(tmp_path / "y.npy", np.asarray(array, order="C"))
+    assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "y.npy").read_bytes()
