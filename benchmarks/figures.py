@@ -6,6 +6,7 @@
     interval repeatability overhead     of the meter: what it reads again, and what it costs
     report                              time to write and size of a report
     cpp                                 of the C++ library
+    paper                               least times on GPUs that are not here, by data sheets
 
 Everything runs through the command line in fresh processes, as a user would run it. Each figure
 is printed with its conditions. The parity of all variants is the sweep's.
@@ -246,16 +247,24 @@ def cpp(out: Path, nets: Sequence[str]) -> list[str]:
     return cpp_figures(out, out / "lenet5", out / "resnet50", wall_s)
 
 
+def paper(out: Path, nets: Sequence[str]) -> list[str]:
+    """The least time on GPUs, from counted operations and data sheets: bounds, not measurements."""
+    from convexport.benchmarks.paper_roofline import DEVICES, told
+
+    lines = [f"{each.name}: {each.source}" for each in DEVICES]
+    for name in nets or ["resnet50"]:
+        options = ("--weights", "random", "--bench-seconds", "0", "--offline", "-o")
+        _succeeded(run((*CLI, "build", name, *options, str(out / name))), name)
+        lines += told(name, out / name / "reference.onnx")
+    return lines
+
+
 FIGURES: dict[str, Callable[[Path, Sequence[str]], list[str]]] = {
-    "startup": startup,
-    "build": build,
-    "digits": digits,
-    "largest": largest,
-    "interval": interval,
-    "repeatability": repeatability,
-    "overhead": overhead,
-    "report": report,
-    "cpp": cpp,
+    figure.__name__: figure
+    for figure in (
+        *(startup, build, digits, largest),
+        *(interval, repeatability, overhead, report, cpp, paper),
+    )
 }
 
 

@@ -82,6 +82,11 @@ class FileLayers:
         """Of the whole file."""
         return sum(2 * self._products(node) for node in self._nodes)
 
+    @property
+    def weighted(self) -> tuple[Layer, ...]:
+        """The layers with weights, in the order of the file."""
+        return tuple(self._layer(node) for node in self._nodes if node.op_type in WEIGHTED)
+
     def of(self, names: Iterable[str], op: str) -> Layer | None:
         """The layer that a kernel stands for, or None for one that is of the runtime's making.
 

@@ -16,6 +16,7 @@ from convexport.benchmarks.bandwidth import Bandwidth, _copy, measured_bandwidth
 from convexport.benchmarks.executed import Kernel
 from convexport.benchmarks.file_layers import FileLayers
 from convexport.benchmarks.limits import against_roof, attributed
+from convexport.benchmarks.paper_roofline import BATCHES, DEVICES, bounds
 from convexport.benchmarks.roofline import Peak
 
 Write = Callable[..., Path]
@@ -208,3 +209,20 @@ def test_a_layer_is_held_against_copies_of_its_size_or_larger() -> None:
     found = Bandwidth(1, {10: 1.0, 100: 4.0, 1000: 2.0})
     assert [found.rate(n) for n in (1, 10, 99, 100, 999, 1000, 5000)] == [4, 4, 4, 4, 4, 2, 2]
     assert found.seconds(5000) == 2500
+
+
+def test_bounds_on_paper_by_hand(write: Write) -> None:
+    """One layer that computes long and one that moves long, each at its own roof."""
+    path = write(
+        "c = Conv <pads = [1, 1, 1, 1]> (x, w)\n f = Flatten (c)\n y = Gemm (f, v)",
+        "float[N, 64, 4, 4] x", "float[N, 1000] y", w=zeros(64, 64, 3, 3), v=zeros(1024, 1000),
+    )  # fmt: skip
+    found = {(each.device, each.precision, each.batch): each for each in bounds(path)}
+    assert len(found) == len(DEVICES) * len(BATCHES) * 2
+    t4 = next(device for device in DEVICES if device.name == "T4")
+    computed = 2 * 128 * 64 * 16 * 576 / t4.operations_per_s["int8"]
+    moved = (128 * 1024 + 1024 * 1000 + 128 * 1000) / t4.bytes_per_s
+    bound = found["T4", "int8", 128]
+    assert bound.milliseconds == pytest.approx((computed + moved) * 1e3)
+    assert bound.memory_bound == pytest.approx(moved / (computed + moved))
+    assert bound.images_per_s == pytest.approx(128 / (computed + moved))
