@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import locale
 import os
@@ -16,6 +17,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,8 @@ def main() -> None:
     warm(sys.argv[1:])
     for line in sys.stdin:
         runs = json.loads(line)
-        children = [start(run, slot) for slot, run in enumerate(runs)]
-        print(json.dumps(all_ended(children, runs)), file=answers, flush=True)
+        begun = [start(run, slot) for slot, run in enumerate(runs)]
+        print(json.dumps(all_ended(begun, runs)), file=answers, flush=True)
 
 
 def warm(argv: list[str]) -> None:
@@ -48,14 +50,17 @@ def warm(argv: list[str]) -> None:
         cli.main()
 
 
-def start(run: dict[str, Any], slot: int) -> int:
-    """Fork a child that behaves as the run says; its process id."""
-    Path(run["log"]).touch()
+def start(run: dict[str, Any], slot: int) -> tuple[int, int]:
+    """Fork a child that behaves as the run says; its process id, and where its stderr comes out."""
+    out, into = os.pipe()
+    fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, 1 << 20)  # nobody reads before the end
     child = os.fork()
     if child:
-        return child
+        os.close(into)
+        return child, out
     code = 70
     try:
+        os.dup2(into, 2)
         prepare(run, slot)
         cli.main()
     except SystemExit as end:
@@ -63,6 +68,8 @@ def start(run: dict[str, Any], slot: int) -> int:
     except KeyboardInterrupt:  # to a shell this is 130 as well
         code = 130
         print("Traceback: interrupted outside of the command line's guard", file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
     finally:
         with contextlib.suppress(KeyboardInterrupt):
             sys.stderr.flush()
@@ -70,9 +77,7 @@ def start(run: dict[str, Any], slot: int) -> int:
 
 
 def prepare(run: dict[str, Any], slot: int) -> None:
-    with Path(run["log"]).open("r+") as file:
-        os.dup2(file.fileno(), 2)
-    sys.stdout = sys.stderr
+    sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     os.chdir(run.get("cwd", "."))
     os.umask(run.get("umask", 0o022))
     sys.argv = ["convexport", *run["argv"]]
@@ -116,27 +121,32 @@ def interrupted(run: dict[str, Any]) -> Any:
     return stage
 
 
-def all_ended(children: list[int], runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def all_ended(begun: list[tuple[int, int]], runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Wait for all, sending each its signal ``after`` so many seconds where that is wanted."""
-    begun, codes, killed = time.monotonic(), {}, set()
-    while len(codes) < len(children):
-        for child, run in zip(children, runs, strict=True):
+    start, codes, killed = time.monotonic(), {}, set()
+    while len(codes) < len(begun):
+        for (child, _), run in zip(begun, runs, strict=True):
             if child in codes:
                 continue
             if (done := waited(child)) is not None:
                 codes[child] = done
-            elif child not in killed and time.monotonic() - begun > run.get("after", LONGEST):
+            elif child not in killed and time.monotonic() - start > run.get("after", LONGEST):
                 os.kill(child, run["number"] if "after" in run else signal.SIGKILL)
                 killed.add(child)
         time.sleep(0.001)
     return [
         {
             "code": codes[child],
-            "err": Path(run["log"]).read_text(errors="replace"),
+            "err": said(out),
             "count": SHIM.faults_count(slot),
         }
-        for slot, (child, run) in enumerate(zip(children, runs, strict=True))
+        for slot, (child, out) in enumerate(begun)
     ]
+
+
+def said(out: int) -> str:
+    with os.fdopen(out, errors="replace") as file:
+        return file.read()
 
 
 def waited(child: int) -> int | None:

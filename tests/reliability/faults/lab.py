@@ -120,9 +120,8 @@ class Lab:
         self, tree: Path, *more: str, output: str = "out/net", force: bool = True, **fault: Any
     ) -> Any:
         """The same as data, for ``together``."""
-        log = self.folder / f"log{next(self.numbers)}"
         argv = [*request(self.folder, tree, output, force=force), *more]
-        return {"argv": argv, "log": str(log), "below": str(tree), **fault}
+        return {"argv": argv, "below": str(tree), **fault}
 
     def together(self, runs: list[Any]) -> list[Ended]:
         """Runs at the same time."""
@@ -170,8 +169,8 @@ def opened(folder: Path) -> Iterator[Lab]:
         ) as driver,
     ):
         lab = Lab(folder, driver)
-        older = lab.wanted(folder / "old", "--parity-images", "3")
-        assert lab.together([older])[0].code == 0, Path(older["log"]).read_text()
+        older = lab.together([lab.wanted(folder / "old", "--parity-images", "3")])[0]
+        assert older.code == 0, older.err
         lab.old, lab.new = state_of(folder / "old/out/net"), state_of(folder / "new/out/net")
         assert lab.old and lab.new and lab.old != lab.new
         assert driver.stdin is not None
