@@ -119,12 +119,11 @@ def storage_errors(path: Path, *, only: Container[int] = range(1 << 16)) -> Iter
     try:
         yield
     except OSError as error:
-        # numpy tells of a disk that takes no more in words alone.
-        if error.errno not in only and not str(error).endswith(" written"):
+        if error.errno not in only:
             raise
         raise StorageError(
             "E0801",
-            f"cannot write: {error.strerror or error}",
+            f"cannot write: {error.strerror}",
             where=str(error.filename or path),
             hint="free some space, or choose a place that you may write to with -o or --cache-dir",
         ) from error
