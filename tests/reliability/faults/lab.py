@@ -189,7 +189,7 @@ def state_of(bundle: Path) -> State:
     return {
         path.relative_to(bundle).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in bundle.rglob("*")
-        if path.is_file() and path.name != "report.json"
+        if path.is_file() and path.stem != "report"
     }
 
 
