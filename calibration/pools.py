@@ -7,6 +7,7 @@ counts; where it does not, floats are the faster way.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -15,15 +16,15 @@ import onnx_ir as ir
 _SHARED = ("kernel_shape", "strides", "pads", "dilations")
 
 
-def pools_to_convolutions(graph: ir.Graph) -> None:
-    """Replace each average pool that is a convolution, in place; names stay."""
-    for pool in [node for node in graph if _is_convolution(node)]:
+def pools_to_convolutions(graph: ir.Graph, chosen: Callable[[ir.Node], bool]) -> None:
+    """Replace each chosen average pool that is a convolution, in place; names stay."""
+    for pool in [node for node in graph if _is_convolution(node) and chosen(node)]:
         data, pooled = pool.inputs[0], pool.outputs[0]
         assert data is not None and data.shape is not None
         channels, kernel = data.shape[1], pool.attributes.get_ints("kernel_shape")
         assert isinstance(channels, int)
         equal = np.full((channels, 1, *kernel), 1 / prod(kernel), np.float32)
-        name = f"{pooled.name}.equal_weights"
+        name = _free(graph, f"{pooled.name}.equal_weights")
         weights = ir.Value(name=name, const_value=ir.tensor(equal, name=name))
         weights.type, weights.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(equal.shape)
         graph.register_initializer(weights)
@@ -50,9 +51,10 @@ def keep_pools_in_floats(graph: ir.Graph) -> tuple[str, ...]:
     for pool in found:
         data = pool.inputs[0]
         assert data is not None
-        clip = ir.node("Clip", [data], name=f"{pool.name}.floats")
+        clip, name = ir.node("Clip", [data]), f"{pool.outputs[0].name}.in_floats"
         output = clip.outputs[0]
-        output.name, output.type, output.shape = f"{data.name}.floats", data.type, data.shape
+        clip.name = output.name = _free(graph, name)
+        output.type, output.shape = data.type, data.shape
         graph.insert_before(pool, clip)
         pool.replace_input_with(0, output)
     return tuple(str(pool.name) for pool in found)
@@ -66,6 +68,14 @@ def _is_convolution(node: ir.Node) -> bool:
     automatic = node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
     known = data is not None and data.shape is not None and isinstance(data.shape[1], int)
     return bool(counted) and known and not automatic and not get("ceil_mode", 0)
+
+
+def _free(graph: ir.Graph, name: str) -> str:
+    """The name, or a longer one where a net has it already."""
+    taken = {*graph.initializers, *(value.name for node in graph for value in node.outputs)}
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _producer(node: ir.Node) -> str | None:

@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from convexport.calibration.placement import Placement, scale_sources, stranded
+from convexport.calibration.placement import (
+    Placement,
+    is_integer,
+    quantized_tensors,
+    scale_sources,
+    stranded,
+)
 from convexport.calibration.pools import keep_pools_in_floats, pools_to_convolutions
 from convexport.calibration.qdq import Scale, insert_qdq, scale_of
 from convexport.calibration.thresholds import Method, Threshold, Thresholds
@@ -64,7 +70,11 @@ def quantize(
     if recipe.kept:
         rules = replace(rules, kept=rules.kept | stranded(model.graph, rules))
     if rules.rewritten_pools:
-        pools_to_convolutions(model.graph)
+        chosen = {*quantized_tensors(model.graph, rules)}
+        pools_to_convolutions(
+            model.graph,
+            lambda pool: is_integer(pool, rules) and str(pool.outputs[0].name) in chosen,
+        )
     decided = decide(model.graph, thresholds, recipe.method, rules)
     ranges = thresholds.ranges.items()
     means = {name: seen.channels.mean for name, seen in ranges if seen.channels is not None}

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from convexport.calibration.placement import CPU, TENSORRT
+from convexport.calibration.placement import CPU, TENSORRT, quantized_tensors
 from convexport.calibration.pools import pools_to_convolutions
 from convexport.calibration.quantize import Recipe, quantize
 from convexport.calibration.thresholds import Method, Thresholds
@@ -61,7 +61,7 @@ def executed(made: ir.Model, tmp_path) -> Counter[str]:
 @pytest.mark.parametrize("pool", [COUNTED, BARE])
 def test_a_pool_whose_windows_are_all_alike_is_a_convolution(pool: str, tmp_path) -> None:
     rewritten = net(pool)
-    pools_to_convolutions(rewritten.graph)
+    pools_to_convolutions(rewritten.graph, lambda pool: True)
     assert [node.op_type for node in rewritten.graph] == ["Conv"] * 3
     expected, actual = outputs(net(pool), images())["y"], outputs(rewritten, images())["y"]
     np.testing.assert_allclose(actual, expected, atol=1e-5)
@@ -93,3 +93,34 @@ def test_other_pools_are_computed_in_floats(pool: str, tmp_path) -> None:
 def test_tensorrt_keeps_its_pools() -> None:
     made, _ = quantized(COUNTED, TENSORRT)
     assert [node.op_type for node in made.graph].count("AveragePool") == 1
+
+
+def test_pools_of_one_tensor_and_pools_of_probabilities() -> None:
+    """Two pools that stay read the same integers; what no range was seen of is left alone."""
+    body = TEXT.replace(
+        "  p = AveragePool <POOL> (a)\n",
+        """  p1 = AveragePool <kernel_shape=[3,3], pads=[1,1,1,1]> (a)
+  p2 = AveragePool <kernel_shape=[5,5], pads=[2,2,2,2]> (a)
+  sum = Add (p1, p2)
+  soft = Softmax <axis=1> (sum)
+  gate = AveragePool <kernel_shape=[1,1]> (soft)
+  p = Mul (gate, sum)
+""",
+    )
+    rng = np.random.default_rng(3)
+    made = {
+        "wa": rng.normal(size=(5, 3, 1, 1)).astype(np.float32),
+        "wb": rng.normal(size=(4, 5, 1, 1)).astype(np.float32),
+    }
+
+    def fresh() -> ir.Model:
+        return ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model(body, made))))
+
+    graph = fresh()
+    everything = ranges(fresh(), images())
+    seen = {name: everything[name] for name in quantized_tensors(fresh().graph, CPU)}
+    quantize(graph, Thresholds(seen), Recipe(method=Method(name="minmax")), CPU)
+    proto = ir.to_proto(graph)
+    onnx.checker.check_model(proto, full_check=True)
+    assert [node.op_type for node in proto.graph.node].count("AveragePool") == 3
+    onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
