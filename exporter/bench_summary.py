@@ -118,5 +118,5 @@ def _change(change: Change) -> Any:
             f"{change.verdict} than the baseline" if "slower" in change.verdict else change.verdict
         )
         text += f": {change.ratio:.3f}× as long ({change.low:.3f}–{change.high:.3f})"
-    style = "red" if change.verdict == "slower" else "green"
+    style = {"slower": "red", "not slower": "green"}.get(change.verdict, "yellow")
     return line(f"{change.label}: {text}, {change.limit:.3f}× is allowed{model}", style=style)
