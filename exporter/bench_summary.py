@@ -83,7 +83,7 @@ def _parts(found: Mapping[str, Mapping[str, Any]]) -> Iterable[Any]:
 def _soak(found: Mapping[str, Mapping[str, Any]]) -> Iterable[Any]:
     for label, each in found.items():
         first, last = each["first_minute"], each["last_minute"]
-        minute = f"{each['minute_s']:.0f} s"
+        minute = f"{each['minute_s']:.3g} s"
         yield line(
             f"\n{label}, {each['seconds']:.0f} s on end, closed loop: first {minute} "
             f"p50 {milliseconds(first['p50'])}, p99 {milliseconds(first['p99'])}; last {minute} "
