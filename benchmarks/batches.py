@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from convexport.benchmarks.loading import Loaded, Span, load_alone
@@ -56,7 +56,9 @@ class Batches:
 def run_batches(subject: Subject, options: LatencyOptions, batches: Sequence[int]) -> Batches:
     """Each batch in turn in one fresh process, an equal share of ``duration_s`` for each."""
     env, _ = environment()
-    value = ask("batches", [subject], options, env, extra={"batches": list(batches)}).value
+    # Of a large batch a few calls alone, the warm-up's, take their time.
+    patient = replace(options, timeout_s=options.timeout_s * max(len(batches), *batches))
+    value = ask("batches", [subject], patient, env, extra={"batches": list(batches)}).value
     streams = {int(batch): Stream.from_dict(each) for batch, each in value["streams"].items()}
     return Batches(streams, value["why"])
 

@@ -59,7 +59,7 @@ def read_baseline(path: Path) -> BenchResult:
     Raises:
         InputError: E0302, it cannot be read; E0361, it is no such file.
     """
-    data = read_json(path)
+    data = read_json(path, limit=1 << 30)  # raw samples of minutes
     latency = data.get("latency") if isinstance(data, dict) else None
     if not isinstance(latency, dict) or "recording" not in latency:
         raise InputError(
@@ -94,8 +94,17 @@ def require_comparable(
         host: this machine, as ``describe_host`` gives it.
 
     Raises:
+        UsageError: E0271, so few processes that the gate could not fail.
         InputError: E0371, a condition differs, or the baseline lacks a bundle.
     """
+    if min(len(then.recording.runs), options.processes) < 2:
+        raise UsageError(
+            "E0271",
+            "a gate needs two processes on either side",
+            where=f"{len(then.recording.runs)} then, {options.processes} now",
+            why="one process says nothing of how far another would be from it",
+            hint="measure both with --processes 5",
+        )
     for label in labels:
         _find(then, label)
     before = then.recording

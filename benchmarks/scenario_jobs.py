@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from convexport.benchmarks.batches import usable_batches
 from convexport.benchmarks.early_stopping import allowed_late
@@ -66,14 +67,14 @@ def run_scenario(call: Call, scenario: Scenario, options: LatencyOptions) -> Str
     """The loop of a scenario, for ``options.duration_s`` seconds."""
     if scenario.loop == "closed":
         return closed_loop(call, WallClock(), duration_ns=int(options.duration_s * SECOND))
-    return _arrivals(call, scenario, scenario.qps or 0.0, options.duration_s, options.seed)
+    schedule = poisson(scenario.qps or 0.0, options.duration_s, options.seed)
+    # Given up only when it is hopeless: what counts is all processes together.
+    return _arrivals(call, scenario, schedule, max(1, len(schedule) // 10))
 
 
-def _arrivals(call: Call, scenario: Scenario, qps: float, duration_s: float, seed: int) -> Stream:
-    schedule = poisson(qps, duration_s, seed)
-    n = len(schedule)
-    # Given up only when the percentile as seen is beyond the bound already.
-    most_late = max(allowed_late(n, scenario.percent), int(n * (1 - scenario.percent / 100)))
+def _arrivals(
+    call: Call, scenario: Scenario, schedule: npt.NDArray[np.int64], most_late: int
+) -> Stream:
     bound_ns = int((scenario.bound_ms or 0.0) * _MS)
     return open_loop(call, WallClock(), schedule, bound_ns=bound_ns, most_late=most_late)
 
@@ -85,7 +86,11 @@ def _highest_rate(call: Call, scenario: Scenario, options: LatencyOptions) -> di
 
     def holds(qps: float) -> bool:
         seconds = max(_PROBE_S, _PROBE_REQUESTS / qps)
-        stream = _arrivals(call, scenario, qps, seconds, options.seed + len(tried))
+        schedule = poisson(qps, seconds, options.seed + len(tried))
+        n, percent = len(schedule), scenario.percent
+        # Given up when the percentile as seen is beyond the bound already.
+        most_late = max(allowed_late(n, percent), int(n * (1 - percent / 100)))
+        stream = _arrivals(call, scenario, schedule, most_late)
         value = float(np.percentile(stream.latency_ns, scenario.percent)) / _MS
         held = not stream.stopped and value <= (scenario.bound_ms or 0.0)
         tried.append({"qps": qps, "requests": len(stream.latency_ns), "held": held})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from convexport.benchmarks.early_stopping import bound_floor
 from convexport.benchmarks.host import affinity, load_between, load_snapshot
 from convexport.benchmarks.latency import share_of
 from convexport.benchmarks.loops import Stream
@@ -18,7 +19,6 @@ from convexport.benchmarks.scenarios import (
     evaluate_scenario,
 )
 from convexport.benchmarks.workers import ask, environment
-from convexport.runtime.errors import GateError
 
 # A rate that held once by luck is lowered by so much, so many times.
 _STEP, _TRIES = 0.9, 4
@@ -38,8 +38,9 @@ def run_scenarios(
         options: ``duration_s`` and ``processes`` of each; the batch is the scenario's own.
         report: is given a line of progress now and then.
 
+    A server without a rate at which the bound holds is measured at the lowest that was tried.
+
     Raises:
-        GateError: E0566, no rate was found at which the bound holds.
         ConvexportError: as ``latency.bench``.
     """
     return [
@@ -62,19 +63,17 @@ def _settled(
     if scenario.name != "server" or scenario.qps is not None:
         return _measured(subject, scenario, options, report)
     found = _search(subject, scenario, options, report)
-    if found["qps"] is None:
-        raise GateError(
-            "E0566",
-            f"{subject.label}: no rate was found at which p{scenario.percent} stays within "
-            f"{scenario.bound_ms:g} ms",
-            where=", ".join(f"{each['qps']:.3g}/s" for each in found["tried"]),
-            hint="allow more with --bound-ms, or give a rate with --qps and look at its tail",
-        )
-    qps, tried = float(found["qps"]), list(found["tried"])
+    tried = list(found["tried"])
+    if found["qps"] is None:  # the tail says by how much, and nothing else measured is lost
+        chosen = replace(scenario, qps=min(each["qps"] for each in tried))
+        return _measured(subject, chosen, options, report, tried=tried)
+    qps = float(found["qps"])
     for left in reversed(range(_TRIES)):
         chosen = replace(scenario, qps=qps)
         result = _measured(subject, chosen, options, report, tried=tried)
-        if not left or result.bound_kept:
+        # At a lower rate there are fewer requests still.
+        too_few = qps * _STEP * options.duration_s < bound_floor(scenario.percent)
+        if not left or (not result.given_up and (result.bound_kept or too_few)):
             break
         tried.append({"qps": qps, "requests": result.n, "held": False})
         qps *= _STEP

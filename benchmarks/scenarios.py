@@ -12,7 +12,7 @@ ten minutes, an accuracy run and data of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -197,6 +197,11 @@ class ScenarioResult:
     recording: ScenarioRecording
 
     @property
+    def given_up(self) -> bool:
+        """Whether a process stopped before all requests were made."""
+        return any(stream.stopped for stream in self.recording.streams)
+
+    @property
     def bound_kept(self) -> bool:
         """Whether so few requests are late that the bound holds at 99 % confidence."""
         return self.late is None or self.late <= allowed_late(
@@ -249,6 +254,7 @@ def evaluate_scenario(recording: ScenarioRecording) -> ScenarioResult:
     reasons = [
         *length_doubts(recording.options),
         *machine_doubts(recording.load, recording.cpus, recording.traces),
+        *_stream_doubts(recording),
     ]
     floor = stopping.floor if bound is None else bound_floor(scenario.percent)
     if n < floor and scenario.name != "offline":
@@ -258,9 +264,6 @@ def evaluate_scenario(recording: ScenarioRecording) -> ScenarioResult:
             f"{late} of {n} requests took more than {bound:g} ms: at most "
             f"{allowed_late(n, scenario.percent)} may for a p{scenario.percent} within it"
         )
-    given_up = sum(stream.stopped for stream in recording.streams)
-    if given_up:
-        reasons.append(f"given up early in {given_up}/{len(recording.streams)} processes")
     return ScenarioResult(
         n=n,
         percentiles_ms=tuple(percentile(latencies, percent) for percent in PERCENTS),
@@ -270,3 +273,14 @@ def evaluate_scenario(recording: ScenarioRecording) -> ScenarioResult:
         reasons=tuple(reasons),
         recording=recording,
     )
+
+
+def _stream_doubts(recording: ScenarioRecording) -> Iterator[str]:
+    """Given up, or over before a queue could have grown as long as the bound allows."""
+    streams, bound = recording.streams, recording.scenario.bound_ms
+    given_up = sum(stream.stopped for stream in streams)
+    if given_up:
+        yield f"given up early in {given_up}/{len(streams)} processes"
+    shortest = min(stream.seconds for stream in streams)
+    if bound is not None and shortest * 1e3 < 100 * bound:
+        yield f"a process took {shortest:.3g} s, not 100 times the bound of {bound:g} ms"

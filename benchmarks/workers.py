@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from convexport.benchmarks.meter import LatencyOptions, planned_s
 from convexport.benchmarks.recording import Subject
+from convexport.benchmarks.redaction import without_homes
 from convexport.benchmarks.trace import Sampler, Trace
 from convexport.runtime.children import run_child
 from convexport.runtime.errors import MachineError, rebuilt
@@ -84,9 +84,8 @@ def ask(
         raise MachineError("E0462", "a measuring process gave no answer", why=why) from error
     if "error" in answer:
         raise rebuilt(answer["error"])
-    home = str(Path.home())
     trace = sampler.trace(*answer["span_ns"]) if traced else None
-    return Answer(answer["ok"], [line.replace(home, "~") for line in stderr], trace)
+    return Answer(answer["ok"], [without_homes(line) for line in stderr], trace)
 
 
 def environment() -> tuple[dict[str, str], tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,7 @@ def bench(bundles: tuple[Path, ...], against: Path | None, as_json: bool, **give
     extras = _extras(given)
     if given["max_slowdown"] is not None and given["baseline"] is None:
         raise UsageError("E0284", "--max-slowdown is for --baseline", hint="add --baseline FILE")
+    _require_place(given["save"])
     labels = [bundle.resolve().name for bundle in bundles]
     then, limit = None, 0.05 if given["max_slowdown"] is None else given["max_slowdown"]
     if given["baseline"] is not None:
@@ -118,10 +120,21 @@ def bench(bundles: tuple[Path, ...], against: Path | None, as_json: bool, **give
             found = regression.changes(then, result.latency, labels, limit)
     finally:  # whatever becomes of the gate, what took minutes to measure is shown and kept
         data = {**result.to_dict(), "regression": [each.to_dict() for each in found]}
-        print_result(as_json, data, lambda: bench_summary.as_text(result, found))
-        if given["save"] is not None:
+        if given["save"] is not None:  # first: whoever reads may have hung up
             write_atomically(given["save"], json_bytes(data))
+        print_result(as_json, data, lambda: bench_summary.as_text(result, found))
     regression.require_not_slower(found)
+
+
+def _require_place(save: Path | None) -> None:
+    """Refuse before minutes are spent on what could not be kept."""
+    if save is not None and (save.is_dir() or not os.access(save.absolute().parent, os.W_OK)):
+        raise UsageError(
+            "E0292",
+            f"nothing can be saved as {save}",
+            why="it is a directory, or it is in none that can be written to",
+            hint="name a file in a directory of yours",
+        )
 
 
 def _extras(given: dict[str, Any]) -> Extras:

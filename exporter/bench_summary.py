@@ -83,7 +83,7 @@ def _parts(found: Mapping[str, Mapping[str, Any]]) -> Iterable[Any]:
 def _soak(found: Mapping[str, Mapping[str, Any]]) -> Iterable[Any]:
     for label, each in found.items():
         first, last = each["first_minute"], each["last_minute"]
-        minute = f"{each['minute_s']:.0f} s"
+        minute = f"{each['minute_s']:.3g} s"
         yield line(
             f"\n{label}, {each['seconds']:.0f} s on end, closed loop: first {minute} "
             f"p50 {milliseconds(first['p50'])}, p99 {milliseconds(first['p99'])}; last {minute} "
@@ -118,5 +118,5 @@ def _change(change: Change) -> Any:
             f"{change.verdict} than the baseline" if "slower" in change.verdict else change.verdict
         )
         text += f": {change.ratio:.3f}× as long ({change.low:.3f}–{change.high:.3f})"
-    style = "red" if change.verdict == "slower" else "green"
+    style = {"slower": "red", "not slower": "green"}.get(change.verdict, "yellow")
     return line(f"{change.label}: {text}, {change.limit:.3f}× is allowed{model}", style=style)

@@ -19,12 +19,19 @@ from convexport.benchmarks.batches import Batches
 from convexport.benchmarks.latency_result import evaluate
 from convexport.benchmarks.parts import Parts
 from convexport.benchmarks.recording import Recording
-from convexport.benchmarks.report.document import REPORT, read_report
+from convexport.benchmarks.report.document import (
+    MALFORMED,
+    MEASURED_WITH_IT,
+    NOT_MEASURED,
+    REPORT,
+    malformed,
+    read_report,
+)
 from convexport.benchmarks.report.verdict import judge
 from convexport.benchmarks.scenarios import ScenarioResult
 from convexport.benchmarks.soak import Soak
 from convexport.benchmarks.statistics import proportion
-from convexport.runtime.errors import ConvexportError, InputError
+from convexport.runtime.errors import ConvexportError
 from convexport.runtime.files import sha256_of
 
 PAGE = "report.html"
@@ -63,22 +70,13 @@ def check(path: Path) -> Checked:
     """
     report, found = read_report(path), Checked()
     try:
+        _require_raw(report)
         _numbers(report, "", found)
         _compare(judge(report), report["verdict"], "verdict", found)
         _files(report, path, found)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise malformed(path, error) from error
     return found
-
-
-def malformed(path: Path, error: Exception) -> InputError:
-    """What to say of a document that lacks a member, or has one of another kind."""
-    return InputError(
-        "E0379",
-        f"{path.name} is not as a report is: {str(error)[:80] or type(error).__name__}",
-        where=str(path),
-        hint="report.schema.json describes it; build or measure again to have a new one",
-    )
 
 
 def _numbers(part: Any, where: str, found: Checked) -> None:
@@ -107,7 +105,7 @@ def _latency(stored: Mapping[str, Any], where: str, found: Checked) -> None:
     try:
         recording = Recording.from_dict(stored["recording"])
         again = json.loads(json.dumps(evaluate(recording).to_dict()))
-    except (ConvexportError, IndexError, KeyError, ValueError, ZeroDivisionError) as error:
+    except (ConvexportError, *MALFORMED) as error:
         what = error.what if isinstance(error, ConvexportError) else repr(error)
         found.differences.append(f"{where}.recording: {what}")
         return
@@ -143,15 +141,37 @@ def _stored(kind: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     return lambda part: dict(kind.from_dict(part).to_dict())
 
 
+# By these members a part of a document is known for what it is.
+_RAW = {
+    "latency": {"recording"},
+    "scenarios": {"scenario", "samples", "valid"},
+    "soak": {"first_minute", "samples"},
+    "batches": {"rows", "why"},
+    "parts": {"samples_ns", "sum_ms"},
+}
 _AGAIN = (
-    ({"scenario", "samples", "valid"}, _stored(ScenarioResult)),
-    ({"first_minute", "samples"}, _stored(Soak)),
-    ({"rows", "why"}, _stored(Batches)),
-    ({"samples_ns", "sum_ms"}, _stored(Parts)),
+    (_RAW["scenarios"], _stored(ScenarioResult)),
+    (_RAW["soak"], _stored(Soak)),
+    (_RAW["batches"], _stored(Batches)),
+    (_RAW["parts"], _stored(Parts)),
     ({"k", "n", "low", "high", "share"}, _proportion),
     ({"only_reference", "only_actual", "drop_pp", "margin_pp"}, _paired),
     ({"only_reference", "only_model", "p_value"}, _mcnemar),
 )
+
+
+def _require_raw(report: Mapping[str, Any]) -> None:
+    """Where a latency stands its samples have to be: without them nothing is computed again."""
+    places = [("latency", each["latency"]) for each in (report, *report["bundles"])]
+    for name in MEASURED_WITH_IT:
+        found = report.get(name, NOT_MEASURED)
+        if found != NOT_MEASURED:
+            rows = found.values() if isinstance(found, Mapping) else found
+            places += [(name, each) for each in rows]
+    for name, part in places:
+        missing = set() if part == NOT_MEASURED else _RAW[name] - part.keys()
+        if missing:
+            raise LookupError(f"{name} lacks {', '.join(sorted(missing))}")
 
 
 def _compare(again: Any, stored: Any, where: str, found: Checked) -> None:

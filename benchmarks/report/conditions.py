@@ -97,7 +97,8 @@ def _soak_table(found: Mapping[str, _Data]) -> Table:
     )
     columns = ("model", "doubts", "lasted", "p50 at first, ms", "at last", "p99 at first, ms",
                "at last", "last / first")  # fmt: skip
-    return Table("A long run, its first and last minute", columns, rows, texts=2)
+    minutes = " and ".join(dict.fromkeys(f"{each['minute_s']:.3g} s" for each in found.values()))
+    return Table(f"A long run, its first and last {minutes}", columns, rows, texts=2)
 
 
 def _part(value: Any) -> str:

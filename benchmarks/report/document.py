@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from convexport.benchmarks.host import describe_host
+from convexport.benchmarks.redaction import without_homes
 from convexport.benchmarks.report.verdict import judge
 from convexport.runtime.bundle import Manifest, read_manifest
 from convexport.runtime.errors import InputError, UsageError
@@ -33,9 +34,10 @@ Document = dict[str, Any]
 # Beside a latency, what a benchmark may have measured.
 MEASURED_WITH_IT = ("scenarios", "parts", "soak", "batches")
 _CALIBRATION = "calibration.json"
+# What reading a document raises that lacks a member, or has one of another kind.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 # Base64 of zlib: packed samples may hold any letters, and no word in them is a path.
 _PACKED = re.compile(r"eJ[A-Za-z0-9+/]+={0,2}")
-_HOMES = re.compile(r"/(?:home|Users)/[^/\s]+(?=/|\s|$)")
 
 
 def entry(bundle: Path, manifest: Manifest, label: str) -> Document:
@@ -125,22 +127,36 @@ def read_report(path: Path) -> Document:
     return dict(data)
 
 
+def malformed(path: Path, error: Exception) -> InputError:
+    """What to say of a document that lacks a member, or has one of another kind."""
+    return InputError(
+        "E0379",
+        f"{path.name} is not as a report is: {str(error)[:80] or type(error).__name__}",
+        where=str(path),
+        hint="report.schema.json describes it; build or measure again to have a new one",
+    )
+
+
 def of_bundles(paths: Sequence[Path]) -> Document:
     """What bundles measured when they were built, each for itself, in one document.
 
     Raises:
-        InputError: one is no bundle; E0377, they are of different nets or inputs.
+        InputError: one is no bundle; E0377, they are of different nets or inputs; E0379, a report
+            lacks what every report has.
         UsageError: E0267, two have the same name.
     """
     entries = entries_of(paths)
     reports = [read_report(path / REPORT) for path in paths]
     if len(reports) == 1:
         return reports[0]
-    first = reports[0]["environment"]
-    for found, report in zip(entries, reports, strict=True):
-        found["latency"] = report["latency"]
-        if report["environment"] != first:
-            found["notes"].append("measured on another machine, or with other packages")
+    for path, found, report in zip(paths, entries, reports, strict=True):
+        try:
+            found["latency"], first = report["latency"], reports[0]["environment"]
+            if report["environment"] != first:
+                found["notes"].append("measured on another machine, or with other packages")
+            judge({"bundles": [found], "latency": NOT_MEASURED})
+        except MALFORMED as error:
+            raise malformed(path / REPORT, error) from error
     return document(entries, environment=first)
 
 
@@ -177,19 +193,13 @@ def entries_of(paths: Sequence[Path]) -> list[Document]:
 
 def redacted(value: Any) -> Any:
     """The same without homes in any text, and without the host's name in the command."""
-    home = str(Path.home())
     host = re.compile(rf"\b{re.escape(platform.node())}\b") if platform.node() else None
-
-    def text(words: str) -> str:
-        if len(home) > 1:
-            words = re.sub(rf"{re.escape(home)}(?=/|\s|$)", "~", words)
-        return _HOMES.sub("~", words)
 
     def walk(part: Any) -> Any:
         if isinstance(part, str):
-            return part if _PACKED.fullmatch(part) else text(part)
+            return part if _PACKED.fullmatch(part) else without_homes(part)
         if isinstance(part, Mapping):
-            return {text(key): walk(each) for key, each in part.items()}
+            return {without_homes(key): walk(each) for key, each in part.items()}
         return [walk(each) for each in part] if isinstance(part, list | tuple) else part
 
     found = walk(value)

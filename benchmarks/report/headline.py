@@ -19,6 +19,7 @@ from convexport.benchmarks.report.verdict import (
     FAIL,
     PASS,
     UNKNOWN,
+    accuracy_of,
     largest_difference,
     latency_of,
     parity_of,
@@ -81,18 +82,6 @@ def agreement(bundle: _Data) -> str:
     noise = parity["sqnr_db"]
     signal = "no difference" if noise is None else f"{noise:.1f} dB"
     return f"top-1 agreement {parity['top1']['k']}/{parity['top1']['n']}, {signal}"
-
-
-def accuracy_of(bundle: _Data) -> _Data | None:
-    """The paired comparison with labels, the latest first."""
-    checked = bundle["verification"]
-    for found in (
-        checked["accuracy"] if isinstance(checked, Mapping) else None,
-        bundle["accuracy"],
-    ):
-        if isinstance(found, Mapping):
-            return found
-    return None
 
 
 def _sentence(timed: tuple[_Data, _Data] | None) -> str:

@@ -21,7 +21,7 @@ _BINS, _BUCKETS, _POINTS = 48, 60, 200
 _SHOWN = 0.995
 _LOG_FROM = 8
 _TRACES = (
-    ("clock_mhz", "Clock", "MHz", 1),
+    ("clock_mhz", "CPU clock", "MHz", 1),
     ("temperature_c", "Temperature", "°C", 1),
     ("others", "Other processes", "%", 100),
 )

@@ -12,6 +12,7 @@ from convexport.benchmarks.latency import LatencyOptions
 from convexport.benchmarks.limits import layers
 from convexport.benchmarks.protocols import Progress
 from convexport.benchmarks.report.document import (
+    MALFORMED,
     MEASURED_WITH_IT,
     Document,
     document,
@@ -56,7 +57,7 @@ def of_benchmark(paths: Sequence[Path], compared: Mapping[str, Any]) -> Document
     """The document of what ``bench`` measured, as ``Comparison.to_dict`` gives it.
 
     Raises:
-        InputError: E0375, it did not measure these bundles; as ``entries_of``.
+        InputError: E0375, it did not measure these bundles, or is no benchmark; as ``entries_of``.
     """
     entries = entries_of(paths)
     for found in entries:
@@ -75,4 +76,11 @@ def of_benchmark(paths: Sequence[Path], compared: Mapping[str, Any]) -> Document
             )
         found["verification"] = checked
     more = {key: compared[key] for key in MEASURED_WITH_IT if compared.get(key)}
-    return document(entries, latency, **more)
+    try:  # the page may be written elsewhere
+        return document(entries, latency, **more, environment=latency["conditions"]["host"])
+    except MALFORMED as error:
+        raise InputError(
+            "E0375",
+            f"this is no benchmark: {error!r}",
+            hint="convexport bench BUNDLE --json > FILE writes one",
+        ) from error

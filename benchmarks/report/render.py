@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from convexport.benchmarks.report.blocks import Missing, Section, Table, visible
-from convexport.benchmarks.report.check import PAGE, malformed
+from convexport.benchmarks.report.check import PAGE
 from convexport.benchmarks.report.conditions import conditions
-from convexport.benchmarks.report.document import REPORT
+from convexport.benchmarks.report.document import MALFORMED, REPORT, malformed
 from convexport.benchmarks.report.headline import (
     RANDOM_WEIGHTS,
     advice,
@@ -27,7 +27,7 @@ from convexport.runtime.optional import require
 MARKDOWN = "report.md"
 _TEMPLATES = Path(__file__).with_name("templates")
 # What Markdown or HTML inside it would read as markup.
-_MARKUP = re.compile(r"([\\`*_\[\]<>#!|~$@&]|:(?=//))")
+_MARKUP = re.compile(r"([\\`*_\[\]<>#!|~$@&]|:(?=//)|(?<=[wW])\.)")
 
 _Data = Mapping[str, Any]
 
@@ -60,7 +60,7 @@ def page(report: _Data, digest: str) -> str:
         content = {
             "title": title(report),
             "subtitle": _subtitle(report),
-            "report": report,
+            "written": _written(report),
             "verdict": report["verdict"]["verdict"],
             "headlines": [headline(report, each) for each in report["bundles"]],
             "overview": overview(report),
@@ -75,7 +75,7 @@ def page(report: _Data, digest: str) -> str:
         }
     except ConvexportError:
         raise
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise malformed(Path(REPORT), error) from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -122,7 +122,7 @@ def as_markdown(report: _Data) -> str:
     try:
         table, latency = overview(report), report["latency"]
         host = report["environment"].get("cpu")
-        lines = [f"### {_plain(title(report))}: {report['verdict']['verdict']}", ""]
+        lines = [f"### {_plain(title(report))}: {_plain(report['verdict']['verdict'])}", ""]
         if any(each["random_weights"] for each in report["bundles"]):
             lines += [f"**{RANDOM_WEIGHTS}**", ""]
         lines += ["| " + " | ".join(table.columns) + " |", "|---|---|" + "--:|" * 6]
@@ -135,10 +135,9 @@ def as_markdown(report: _Data) -> str:
                 f"batch {found['batch']}, {found['threads']} threads, {found['processes']} "
                 f"processes, {found['duration_s']:g} s each, loop: {found['loop']}"
             )
-        written = f"convexport {report['convexport']}, {report['created']}"
-        under = f"{host}; {measured}; {written}. Intervals are of 95 %."
+        under = f"{host}; {measured}; {_written(report)}. Intervals are of 95 %."
         lines += ["", f"<sub>{_plain(under)}</sub>", ""]
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise malformed(Path(REPORT), error) from error
     return "\n".join(lines)
 
@@ -153,6 +152,10 @@ def _subtitle(report: _Data) -> str:
         f"{environment.get('cpu') or 'an unknown CPU'}, {cpus} {'core' if cpus == 1 else 'cores'}"
     )
     return f"{what} · {where} · {report['created'][:10]}"
+
+
+def _written(report: _Data) -> str:
+    return f"convexport {report['convexport']}, {report['created']}"
 
 
 def _tidy(section: Section) -> Section:

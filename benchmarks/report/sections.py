@@ -19,11 +19,16 @@ from convexport.benchmarks.report.blocks import (
     percent,
     points,
 )
-from convexport.benchmarks.report.headline import accuracy_of, measure, named
+from convexport.benchmarks.report.headline import measure, named
 from convexport.benchmarks.report.latency_plots import distributions, over_time, untraced
 from convexport.benchmarks.report.layers import layer_blocks
 from convexport.benchmarks.report.plots import by_batch, differences, pareto
-from convexport.benchmarks.report.verdict import largest_difference, latency_of, parity_of
+from convexport.benchmarks.report.verdict import (
+    accuracy_of,
+    largest_difference,
+    latency_of,
+    parity_of,
+)
 
 _Data = Mapping[str, Any]
 
@@ -87,10 +92,10 @@ def latency_table(latency: _Data, label: str = "") -> Table:
 
 def _latency(report: _Data) -> Iterator[Block]:
     timed = list(latencies(report))
+    labels = " ".join(shlex.quote(each["label"]) for each in report["bundles"])
     if not timed:
         yield Missing("Latency", measure(report["bundles"][0]))
     elif timed[0][0] and len(report["bundles"]) > 1:
-        labels = " ".join(shlex.quote(each["label"]) for each in report["bundles"])
         yield Missing(
             "These bundles side by side, each was measured for itself: that",
             f"convexport report {labels} --measure",
@@ -106,14 +111,16 @@ def _latency(report: _Data) -> Iterator[Block]:
             yield Missing(f"Clock and temperature ({why})", command)
     found = picture(report)
     if found is None:
-        yield Missing("Accuracy against latency", measure(report["bundles"][0], " --data DIR"))
+        yield Missing(
+            "Accuracy against latency", f"convexport report {labels} --measure --data DIR"
+        )
     elif len(report["bundles"]) == 1:  # of several it stands on the first screen
         yield found
     yield from _batches(report)
 
 
 def picture(report: _Data) -> Figure | None:
-    """Accuracy against latency of all models with both."""
+    """Accuracy against latency of all models with both; of several, those timed side by side."""
     models = list(_both(report))
     return pareto(models) if len(models) > 1 else None
 
@@ -124,6 +131,8 @@ def _both(report: _Data) -> Iterator[tuple[str, float, _Data]]:
     for bundle in report["bundles"]:
         timed, accuracy = latency_of(report, bundle), accuracy_of(bundle)
         if timed is None or accuracy is None:
+            continue
+        if len(report["bundles"]) > 1 and timed[0] is not report["latency"]:
             continue
         first, row = timed[0]["subjects"][0], timed[1]
         own = bundle["files"][bundle["reference"]]["sha256"]

@@ -49,10 +49,20 @@ def latency_of(report: _Data, bundle: _Data) -> tuple[_Data, _Data] | None:
     return None
 
 
+def accuracy_of(bundle: _Data) -> _Data | None:
+    """The paired comparison with labels, the latest first."""
+    checked = _verified(bundle)
+    for found in (checked and checked["accuracy"], bundle["accuracy"]):
+        if isinstance(found, Mapping):
+            return found
+    return None
+
+
 def parity_of(bundle: _Data) -> _Data | None:
     """The comparison of the very file that is shipped with the reference, the latest first."""
-    if isinstance(bundle["verification"], Mapping):
-        return dict(bundle["verification"]["parity"])
+    checked = _verified(bundle)
+    if checked is not None:
+        return dict(checked["parity"])
     compared = bundle["parity"]
     target = compared.get("target")
     if target:
@@ -65,6 +75,14 @@ def parity_of(bundle: _Data) -> _Data | None:
     return None
 
 
+def _verified(bundle: _Data) -> _Data | None:
+    """What ``verify`` found, if it was of this very file."""
+    found = bundle["verification"]
+    if isinstance(found, Mapping) and found["model_sha256"] == bundle["model_sha256"]:
+        return found
+    return None
+
+
 def largest_difference(parity: _Data) -> float | None:
     """As a share of the largest logit, over all batch sizes."""
     found = parity["max_rel"]
@@ -73,10 +91,10 @@ def largest_difference(parity: _Data) -> float | None:
 
 
 def _failed(report: _Data, bundle: _Data) -> Iterator[str]:
-    parity, accuracy, timed = parity_of(bundle), bundle["accuracy"], latency_of(report, bundle)
+    parity, accuracy, timed = parity_of(bundle), accuracy_of(bundle), latency_of(report, bundle)
     if parity is not None:
         yield from _unfaithful(parity, bundle["precision"])
-    if isinstance(accuracy, Mapping) and accuracy["low_pp"] > accuracy["margin_pp"]:
+    if accuracy is not None and accuracy["low_pp"] > accuracy["margin_pp"]:
         yield (
             f"at least {accuracy['low_pp']:.2f} points of accuracy are lost, "
             f"{accuracy['margin_pp']:g} are the margin"

@@ -140,6 +140,12 @@ def test_a_saved_result_is_computed_again(tmp_path: Path) -> None:
             read_baseline(path)
 
 
+def test_a_gate_that_could_not_fail_is_refused() -> None:
+    for then, processes in ((_result(10), 5), (BEFORE, 1)):
+        with pytest.raises(UsageError, match="E0271"):
+            require_comparable(then, ["net"], replace(OPTIONS, processes=processes), HOST)
+
+
 @pytest.mark.parametrize("limit", [-0.05, math.nan, math.inf])
 def test_a_limit_that_nothing_or_everything_exceeds_is_none(limit: float) -> None:
     require_limit(0)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from convexport.benchmarks import scenario_runs
 from convexport.benchmarks.batches import usable_batches
 from convexport.benchmarks.host import Load
 from convexport.benchmarks.latency import LatencyOptions
@@ -25,7 +27,8 @@ from convexport.benchmarks.scenarios import (
     evaluate_scenario,
 )
 from convexport.benchmarks.trace import Trace
-from convexport.runtime.errors import GateError, InputError, UsageError
+from convexport.benchmarks.workers import Answer
+from convexport.runtime.errors import InputError, UsageError
 from convexport.runtime.specs import TensorSpec
 
 MakeSubject = Callable[..., Subject]
@@ -111,6 +114,55 @@ def test_what_was_given_up_says_so() -> None:
     cut = replace(recording.streams[0], stopped=True)
     result = evaluate_scenario(replace(recording, streams=(cut, recording.streams[1])))
     assert result.reasons == ("given up early in 1/2 processes",)
+
+
+def test_streams_that_are_short_against_the_bound_say_so() -> None:
+    (reason,) = evaluate_scenario(_recording(np.full(1000, 3.0), SERVER)).reasons
+    assert "1.5 s, not 100 times the bound of 20 ms" in reason
+
+
+@pytest.mark.parametrize(
+    ("found", "seconds", "outcomes", "rates"),
+    [
+        (100.0, 10, [(0, False)], [100]),
+        (100.0, 10, [(900, False), (0, False)], [100, 90]),
+        (100.0, 10, [(0, True), (0, False)], [100, 90]),  # one that was given up is not kept
+        (100.0, 10, [(900, True)] * 4, [100, 90, 81, 72.9]),
+        (50.0, 10, [(450, False)], [50]),  # 450 requests could keep no bound
+        (None, 10, [(900, True)], [3.0]),  # no rate held: the lowest shows by how much
+    ],
+)
+def test_the_rate_that_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+    found: float | None,
+    seconds: float,
+    outcomes: list[tuple[int, bool]],
+    rates: list[float],
+) -> None:
+    asked: list[float] = []
+
+    def ask(job: str, subjects: Any, options: LatencyOptions, env: Any, **more: Any) -> Answer:
+        if job == "search":
+            tried = [{"qps": qps, "requests": 100, "held": False} for qps in (9.0, 3.0)]
+            return Answer({"qps": found, "tried": tried}, [], None)
+        qps = more["extra"]["scenario"]["qps"]
+        late, stopped = outcomes[len(asked)]
+        asked.append(qps)
+        ns = np.full(round(qps * options.duration_s), 10**7)
+        ns[:late] = 10**9
+        stream = Stream(ns, ns, seconds, stopped).to_dict()
+        facts = {"runtime": "fake 1", "provider": "FakeProvider", "fixed_batch": None}
+        return Answer({"stream": stream, **facts}, [], None)
+
+    monkeypatch.setattr(scenario_runs, "ask", ask)
+    net = Subject(
+        label="net", model=Path("m"), provider="p", input_name="x", input_shape=(3,), sha256="0"
+    )
+    server = Scenario(name="server", bound_ms=20)
+    options = LatencyOptions(duration_s=seconds, processes=1, threads=1)
+    (result,) = run_scenarios([net], [server], options, report=lambda line: None)
+    assert asked == pytest.approx(rates)
+    assert result.recording.scenario.qps == pytest.approx(rates[-1])
 
 
 @pytest.mark.parametrize(
@@ -213,6 +265,6 @@ def test_a_rate_is_found_or_there_is_none(make_subject: MakeSubject) -> None:
     loose = Scenario(name="server", bound_ms=2000)
     (result,) = run_scenarios([subject], [loose], once, report=lambda line: None)
     assert result.recording.scenario.qps and result.recording.tried[0]["held"]
-    with pytest.raises(GateError, match="E0566"):
-        tight = Scenario(name="server", bound_ms=1e-3)
-        run_scenarios([subject], [tight], once, report=lambda line: None)
+    tight = Scenario(name="server", bound_ms=1e-3)
+    (none,) = run_scenarios([subject], [tight], once, report=lambda line: None)
+    assert not none.to_dict()["valid"] and not any(each["held"] for each in none.recording.tried)

@@ -85,6 +85,8 @@ def test_a_baseline_with_another_input_is_refused(
         (("--soak", "30"), 2, "30m, 90s or 1h"),
         (("--batches", "1,x"), 2, "1,8,32"),
         (("--baseline", "nowhere.json"), 3, "E0302"),
+        (("--save", "nowhere/saved.json"), 2, "E0292"),
+        (("--save", "bundle"), 2, "E0292"),
         (("--baseline", "bundle/manifest.json"), 3, "E0361"),
     ],
 )

@@ -12,18 +12,24 @@ import numpy as np
 import pytest
 
 from convexport.benchmarks.accuracy import paired_accuracy
+from convexport.benchmarks.batches import Batches
 from convexport.benchmarks.host import Load
 from convexport.benchmarks.latency_result import evaluate
+from convexport.benchmarks.loops import Stream
 from convexport.benchmarks.meter import LatencyOptions
 from convexport.benchmarks.parity import compare
+from convexport.benchmarks.parts import PARTS, Parts
 from convexport.benchmarks.recording import Memory, ModelRun, Recording, Run, Subject
 from convexport.benchmarks.report.document import document, entries_of
 from convexport.benchmarks.samples import Samples, Warmup
+from convexport.benchmarks.scenarios import Scenario, ScenarioRecording, evaluate_scenario
+from convexport.benchmarks.soak import Soak
 from tests.tiny import write_bundle
 
 Report = dict[str, Any]
 MakeReport = Callable[..., Report]
 
+_BUSY = Load(load_1m=2.0, own=0.5, others=0.3, steal=0.0, throttles=0)
 _SETTLED = Warmup(seconds=2.0, windows=2, window_s=1.0, settled=True)
 
 
@@ -81,39 +87,33 @@ def make_report(tmp_path: Path) -> MakeReport:
             for each, median in zip(entries, ms, strict=True)
         ]
         latency = measured(*subjects, spread=spread, n=n)
-        percentiles = latency["subjects"][0]["percentiles_ms"]
-        scenario = {
-            "scenario": "server",
-            "loop": "open",
-            "label": "one",
-            "n": 40,
-            "percentiles_ms": percentiles,
-            "throughput": 5.0,
-            "target_qps": 5.0,
-            "valid": True,
-            "reasons": [],
-        }
         return document(
             entries,
             latency,
-            scenarios=[scenario],
-            parts={"one": {"decode_ms": percentiles["p50"], "compute_ms": percentiles["p50"]}},
-            batches={
-                "one": {"why": "", "rows": [{"batch": n, "throughput": 9.0 * n} for n in (1, 8)]}
-            },
-            soak={
-                "one": {
-                    "seconds": 1800.0,
-                    "slowdown": 1.1,
-                    "reasons": ["hot"],
-                    "first_minute": percentiles,
-                    "last_minute": percentiles,
-                }
-            },
+            **_extras(entries[0]["model_sha256"]),
             stages=[{"name": "export", "seconds": 1.5, "cached": False}],
         )
 
     return make
+
+
+def _extras(sha256: str) -> Report:
+    """What else a benchmark measures of ``one``."""
+    ns = np.full(40, 10**7, dtype=np.int64)
+    stream = Stream(ns, np.cumsum(2 * ns), 8.0)
+    scenario = ScenarioRecording(
+        scenario=Scenario(name="server", qps=5, bound_ms=20), label="one", sha256=sha256,
+        runtime="fake 1.0", provider="FakeProvider", fixed_batch=None,
+        options=LatencyOptions(threads=1, processes=1), streams=(stream,), traces=(None,),
+        load=_BUSY, cpus=2,
+    )  # fmt: skip
+    soak = Soak(1800.0, 60.0, ns, ns + 10**6, ns, 1, _BUSY, 2, None)
+    return {
+        "scenarios": [evaluate_scenario(scenario).to_dict()],
+        "parts": {"one": Parts(dict.fromkeys(PARTS, ns)).to_dict()},
+        "batches": {"one": Batches({1: stream, 8: stream}, "").to_dict()},
+        "soak": {"one": soak.to_dict()},
+    }
 
 
 def _accuracy(seed: int) -> Report:

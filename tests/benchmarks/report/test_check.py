@@ -143,3 +143,48 @@ def test_a_report_without_its_parts_is_refused(report: Any, tmp_path: Path) -> N
         broken = {name: value for name, value in report.items() if name != key}
         with pytest.raises(InputError, match="E0379"):
             checked(broken, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        ("latency", "recording"),
+        ("scenarios", 0, "samples"),
+        ("scenarios", 0, "valid"),
+        ("soak", "one", "samples"),
+        ("parts", "one", "samples_ns"),
+        ("batches", "one", "rows", 0, "samples"),
+    ],
+)
+def test_figures_without_their_samples_are_refused(
+    report: Any, tmp_path: Path, where: Path_
+) -> None:
+    assert checked(report, tmp_path).differences == []
+    part = report
+    for key in where[:-1]:
+        part = part[key]
+    del part[where[-1]]
+    with pytest.raises(InputError, match="E0379"):
+        checked(report, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("bundles", 0, "verification", "parity", "top1"),
+         {"k": 0, "n": 0, "low": 0, "high": 0, "share": 0}),
+        (("batches", "one", "rows", 0, "samples", "seconds"), 0),
+        (("bundles", 0, "accuracy", "reference", "n"), 0),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_computed_ends_without_a_traceback(
+    report: Any, tmp_path: Path, where: Path_, value: Any
+) -> None:
+    part = report
+    for key in where[:-1]:
+        part = part[key]
+    part[where[-1]] = value
+    try:
+        assert checked(report, tmp_path).differences
+    except InputError as error:
+        assert error.code == "E0379"

@@ -22,6 +22,7 @@ from convexport.benchmarks.report.document import (
     of_bundles,
     read_report,
 )
+from convexport.benchmarks.report.measured import of_benchmark
 from convexport.benchmarks.report.render import files
 from convexport.runtime.errors import InputError, UsageError
 from tests.tiny import seal, write_bundle
@@ -143,3 +144,17 @@ def test_bundles_that_were_measured_apart_keep_their_own_latency(
     assert [each["latency"]["verdict"] for each in found["bundles"]] == ["VALID", "VALID"]
     page = files(found)["report.html"].decode()
     assert "each was measured for itself" in page
+
+
+def test_a_broken_report_or_benchmark_is_refused(make_report: Any, tmp_path: Path) -> None:
+    report = make_report()
+    paths = [tmp_path / name for name in ("one", "two")]
+    parity = {each["label"]: each["verification"] for each in report["bundles"]}
+    written_elsewhere = of_benchmark(paths, {"parity": parity, "latency": report["latency"]})
+    assert written_elsewhere["environment"] == report["latency"]["conditions"]["host"]
+    with pytest.raises(InputError, match="E0375"):
+        of_benchmark(paths, {"parity": parity, "latency": {}})
+    for path in paths:
+        (path / REPORT).write_text(json.dumps({"schema_version": "1.0", "bundles": [{}]}))
+    with pytest.raises(InputError, match="E0379"):
+        of_bundles(paths)

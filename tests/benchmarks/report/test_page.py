@@ -14,6 +14,7 @@ import pytest
 from convexport.benchmarks.report.charts import Axis, Chart, decades, number, round_ticks
 from convexport.benchmarks.report.document import document
 from convexport.benchmarks.report.render import as_markdown, files, overview
+from convexport.benchmarks.report.sections import picture
 from convexport.runtime.errors import InputError
 
 HOSTILE = (
@@ -22,6 +23,7 @@ HOSTILE = (
     "{{7*7}}{% raw %}",
     "a|b|c\n| d |",
     "\x1b[31mred\x1b[0m\u202egnp",
+    "www.example.org",
     "](javascript:alert(1)) ![x](http://example.org/x.png) <!-- @everyone #1",
     '" onload="alert(1)',
 )
@@ -66,7 +68,7 @@ def test_everything_that_was_measured_is_on_the_page(make_report: Any) -> None:
     said = (
         "PASS", "5 ms", "How long a call takes", "Latency over time", "Accuracy against latency",
         "How far logits moved", "a.png", "cat", "conv30", "reaches 40%", "server", "open", "decode",
-        "Throughput by batch", "made up", "30 min", "hot", "1 thread",
+        "Throughput by batch", "made up", "30 min", "first and last 60 s", "1 thread",
     )  # fmt: skip
     assert [each for each in said if each not in text] == []
     two = next(row for row in overview(make_report()).rows if row[0] == "two")
@@ -104,7 +106,7 @@ def test_hostile_names_stay_names(make_report: Any, name: str) -> None:
     for row in rows:
         assert len(re.findall(r"(?<!\\)\|", row)) == 9, "a name made another cell"
     bare = re.sub(r"\\.", "", markdown.replace("<sub>", "").replace("</sub>", ""))
-    assert not set("<>[]`@") & set(bare)
+    assert not set("<>[]`@") & set(bare) and "www." not in bare
     assert "\x1b" not in markdown and "\u202e" not in markdown
 
 
@@ -130,12 +132,21 @@ def test_a_page_of_many_samples_is_small(make_report: Any) -> None:
     assert "300 of 1500" in written["report.html"].decode()
 
 
-@pytest.mark.parametrize("path", [("bundles", 0, "files"), ("latency", "conditions"), ("verdict",)])
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("bundles", 0, "files"),
+        ("latency", "conditions"),
+        ("verdict",),
+        ("convexport",),
+        ("created",),
+    ],
+)
 def test_a_report_without_its_parts_is_refused(make_report: Any, path: tuple[Any, ...]) -> None:
     report = part = json.loads(json.dumps(make_report()))
     for key in path[:-1]:
         part = part[key]
-    part[path[-1]] = {}
+    del part[path[-1]]
     with pytest.raises(InputError, match="E0379"):
         files(report)
 
@@ -164,3 +175,18 @@ def test_a_chart_escapes_its_words() -> None:
     svg = str(chart.svg())
     assert "<script>" not in svg and "<b>" not in svg and "&lt;script&gt;" in svg
     assert 's1"' in svg  # the eighth series has the second's colour
+
+
+def test_bundles_that_were_not_timed_side_by_side_share_no_chart(make_report: Any) -> None:
+    report = make_report()
+    assert picture(report) is not None
+    for bundle in report["bundles"]:
+        bundle["latency"] = report["latency"]
+    apart = document(report["bundles"])
+    assert picture(apart) is None and files(apart)
+
+
+def test_a_strange_verdict_stays_text_in_markdown(make_report: Any) -> None:
+    report = make_report()
+    report["verdict"]["verdict"] = "<b>\n| PASS"
+    assert as_markdown(report).startswith("### tiny: \\<b\\>\N{REPLACEMENT CHARACTER}\\| PASS\n")

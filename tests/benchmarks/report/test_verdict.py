@@ -33,14 +33,16 @@ def test_what_varies_is_unstable_whatever_it_says(make_report: Any) -> None:
 
 def test_a_latency_of_another_file_is_none(make_report: Any) -> None:
     report = make_report()
-    report["bundles"][1]["model_sha256"] = "f" * 64
+    bundle = report["bundles"][1]
+    bundle["model_sha256"] = bundle["verification"]["model_sha256"] = "f" * 64
     assert verdict(report) == ("NOT MEASURED", "no latency of this very file was measured")
 
 
 def test_a_latency_without_parity_is_none(make_report: Any) -> None:
     report = make_report()
-    report["bundles"][1]["verification"] = "not measured"
-    assert verdict(report)[0] == "NOT MEASURED"
+    for checked in ("not measured", {**report["bundles"][1]["verification"], "model_sha256": ""}):
+        report["bundles"][1]["verification"] = checked
+        assert verdict(report)[0] == "NOT MEASURED"
 
 
 @pytest.mark.parametrize(
@@ -70,5 +72,8 @@ def test_accuracy_fails_only_where_a_loss_is_shown(make_report: Any, wrong: int,
     right = np.eye(3)[labels]
     bad = right.copy()
     bad[:wrong] = np.eye(3)[(labels[:wrong] + 1) % 3]
-    report["bundles"][1]["accuracy"] = paired_accuracy(right, bad, labels).to_dict()
-    assert verdict(report)[0] == word
+    found = paired_accuracy(right, bad, labels).to_dict()
+    for place in (report["bundles"][1], report["bundles"][1]["verification"]):
+        place["accuracy"] = found
+        assert verdict(report)[0] == word
+        place["accuracy"] = "not measured"
