@@ -10,6 +10,7 @@ layer with weights is part of it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 # They give other names to the same bytes.
 _VIEWS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout")
 # Operators that a runtime makes of those with weights are named like this, somewhere.
-_PRODUCTS = ("conv", "gemm", "matmul", "fullyconnected")
+_PRODUCT = re.compile("conv(?!ert)|gemm|matmul|fullyconnected", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -95,17 +96,28 @@ class FileLayers:
             op: what the runtime calls its operator.
         """
         found = [self._by_name[name] for name in names if name in self._by_name]
-        weighted = [owner for node in found if (owner := self._owner(node)) is not None]
-        if weighted and any(part in op.lower() for part in _PRODUCTS):
+        weighted = [node for node in found if node.op_type in WEIGHTED]
+        weighted += [owner for node in found if (owner := self._owner(node)) is not None]
+        if weighted and _PRODUCT.search(op):
             return self._layer(weighted[0])
         plain = [node for node in found if node.op_type not in (_QUANTIZE, _DEQUANTIZE)]
         return self._layer(plain[0]) if plain else None
 
     def _owner(self, node: Any) -> Any:
-        """The node with weights that it is, or whose activation it is."""
-        while node is not None and node.op_type in (*_ACTIVATIONS, _QUANTIZE, _DEQUANTIZE, "Add"):
-            node = self._maker.get(node.input[0])
-        return node if node is not None and node.op_type in WEIGHTED else None
+        """The only node with weights that it is, or whose activation or sum it is.
+
+        What other nodes use, too, is computed for them: such a tensor leads to no owner.
+        """
+        ends, ahead = [], [node]
+        while ahead:
+            node = ahead.pop()
+            if node.op_type in WEIGHTED:
+                ends.append(node)
+            elif node.op_type in (*_ACTIVATIONS, _QUANTIZE, _DEQUANTIZE, "Add"):
+                names = node.input if node.op_type == "Add" else node.input[:1]
+                alone = [name for name in names if len(self._users[name]) == 1]
+                ahead += [self._maker[name] for name in alone if name in self._maker]
+        return ends[0] if len(ends) == 1 else None
 
     def _layer(self, node: Any) -> Layer:
         name = node.name or node.output[0]

@@ -9,6 +9,7 @@ that a roof was measured too low, and that is said.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from convexport.benchmarks.file_layers import FileLayers, Layer
 from convexport.benchmarks.host import affinity, describe_host
 from convexport.benchmarks.roofline import Peak, measured_peak
 from convexport.runtime.bundle import Manifest, read_golden, read_manifest, verify_files
-from convexport.runtime.errors import UnsupportedError
+from convexport.runtime.errors import UnsupportedError, UsageError
 from convexport.runtime.sessions import open_session
 
 _CPU = {"onnxruntime": "CPUExecutionProvider", "openvino": "CPU"}
@@ -38,9 +39,12 @@ def layers(bundle: Path, *, threads: int = 0, seconds: float = 1.0) -> dict[str,
         ``notes`` on what does not add up.
 
     Raises:
+        UsageError: E0277, that is no time to measure for.
         InputError: it is no bundle, or it is damaged.
         UnsupportedError: E0661, it is for another runtime than those of CPUs.
     """
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise UsageError("E0277", f"nothing can be measured for {seconds} seconds")
     manifest = read_manifest(bundle)
     verify_files(bundle, manifest)
     _require_cpu(manifest)

@@ -12,9 +12,17 @@ from typing import Any
 from convexport.benchmarks.checkpoint import read_sealed, write_sealed
 from convexport.benchmarks.evaluation import PassTally
 from convexport.calibration.images import FolderItems, ImageSet
+from convexport.runtime.bundle import PRECISIONS
 from convexport.runtime.errors import InputError, UsageError
 
 _FORMAT = "convexport verify shard 1"
+_MOST = 999_999
+_KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("name", "model_sha256", "precision", "runtime", "set"), str),
+    **dict.fromkeys(("listing", "protocol"), str),
+    **dict.fromkeys(("labels", "classes", "warnings"), list),
+    "images": int,
+}
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,10 @@ def load_shard(path: Path) -> Shard:
             raise TypeError
         tally = PassTally.from_dict(data.pop("tally"))
         first, count = data.pop("part")
-        return Shard(part=(first, count), tally=tally, **data)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        shard = Shard(part=(first, count), tally=tally, **data)
+        _require_sound(shard)
+        return shard
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             "E0374",
             f"{path.name} is no shard that this version reads",
@@ -135,6 +145,39 @@ def listing(images: ImageSet) -> tuple[str, str]:
         names.update(os.fsencode(name) + b"\0%d\0" % size)
         times.update(b"%d\n" % changed)
     return names.hexdigest(), times.hexdigest()
+
+
+def _require_sound(shard: Shard) -> None:
+    """Let nothing pass that sums, or words about them, would stumble over.
+
+    Raises:
+        AttributeError, LookupError, TypeError, ValueError: there is such a thing.
+    """
+    subject, images, parity = shard.subject, shard.tally.images, shard.tally.parity
+    classes = range(len(subject["labels"]))
+    picks = [int(each) for key in parity.changed for each in key.split(">")]
+    picks += [each for *_, before, after in parity.worst for each in (before, after)]
+    rows: dict[tuple[type, ...], list[Any]] = {
+        (int, str, str): images.skipped_images,
+        (int, str): images.calibrated_images,
+        (int, str, int, int): [row[1:] for row in parity.worst],
+        (int,): [[n] for each in (parity.bins, parity.changed) for n in each.values()],
+        (str,): [[text] for key in ("labels", "classes", "warnings") for text in subject[key]],
+        (str, int): [[*each] for each in shard.passed_over.items()],
+        (int, int, float): [[*shard.part, shard.golden_error]],
+    }
+    if not (
+        all(type(subject[key]) is kind for key, kind in _KINDS.items())
+        and all(tuple(map(type, row)) == kinds for kinds, found in rows.items() for row in found)
+        and all(row[0] is None or type(row[0]) is float for row in parity.worst)
+        and all(key.count(">") == 1 for key in parity.changed)
+        and all(each in classes for each in picks)
+        and subject["precision"] in PRECISIONS
+        and 1 <= shard.part[0] <= shard.part[1] <= _MOST
+        and parity.n == images.read
+        and bool(images.calibrated) == bool(images.calibrated_images)
+    ):
+        raise ValueError
 
 
 def _require_same(first: Shard, other: Shard, path: Path, other_path: Path) -> None:

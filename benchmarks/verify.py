@@ -21,13 +21,14 @@ from convexport.calibration.images import ImageSet
 from convexport.calibration.photographs import photographs
 from convexport.calibration.reader import OnBad
 from convexport.calibration.values import all_constant
-from convexport.runtime.bundle import Manifest
+from convexport.runtime.bundle import MANIFEST, Manifest, as_written
 from convexport.runtime.cpu import cpu_flags, integer_kernels
 from convexport.runtime.crops import CENTRE, find
 from convexport.runtime.engine import Engine, load
 from convexport.runtime.errors import GateError, InputError, UsageError
-from convexport.runtime.files import read_json
+from convexport.runtime.files import read_json, sha256_of
 from convexport.runtime.sessions import Session, open_session
+from convexport.runtime.trt_plan import find_plan
 
 # How far the largest logit may move. INT8 and BF16 have no such limit: their gate is signal
 # against noise, as what one logit does says little where every operator rounds.
@@ -93,8 +94,8 @@ def verify(
 
     Raises:
         GateError: E0500, the golden sample fails; E0561 to E0564, parity does.
-        InputError: the bundle was changed, the data's classes are not the net's, or images
-            cannot be used.
+        InputError: the bundle was changed or not built so, the data's classes are not the net's, or
+            images cannot be used.
         UsageError: E0268, there are no labels for the protocol or the margin.
     """
     whole, checkpoint = _count(bundle, data, options, (1, 1), progress, partial)
@@ -204,15 +205,18 @@ def _count(
         calibrated=_calibrated(bundle, manifest),
     )
     names, times = listing(images)
-    subject = _subject(engine, images, options, names, evaluation.block)
-    key = {**subject, "times": times, "part": list(part)}
+    subject = _subject(bundle, engine, images, options, names, evaluation.block)
+    # Of one model each device builds its own plan.
+    tensorrt = manifest.runtime == "tensorrt"
+    plan = sha256_of(find_plan(bundle / manifest.model)) if tensorrt else ""
+    key = {**subject, "times": times, "part": list(part), "plan": plan}
     checkpoint = Checkpoint(partial and partial(key), options.checkpoint_seconds)
     tally = evaluation.run(part, checkpoint, progress)
     return Shard(subject, part, golden_error, dict(images.passed_over), tally), checkpoint
 
 
 def _subject(
-    engine: Engine, images: ImageSet, options: VerifyOptions, names: str, block: int
+    bundle: Path, engine: Engine, images: ImageSet, options: VerifyOptions, names: str, block: int
 ) -> dict[str, Any]:
     """All that counts depend on, and what they are told with."""
     manifest = engine.manifest
@@ -221,6 +225,8 @@ def _subject(
         "model_sha256": manifest.files[manifest.model],
         "precision": manifest.precision,
         "runtime": engine.runner.runtime,
+        "provider": manifest.provider,
+        "sha256_of_manifest": sha256_of(bundle / MANIFEST),
         "units": integer_kernels(cpu_flags()),
         "labels": list(engine.labels),
         "set": images.description,
@@ -238,7 +244,9 @@ def _calibrated(bundle: Path, manifest: Manifest) -> frozenset[str]:
     """The contents that the ranges were made with, where the build wrote them down."""
     if _CALIBRATION not in manifest.files:
         return frozenset()
-    return frozenset(read_json(bundle / _CALIBRATION).get("contents", ()))
+    facts = read_json(bundle / _CALIBRATION)
+    with as_written():
+        return frozenset(facts.get("contents", ()))
 
 
 def _reference(bundle: Path, manifest: Manifest) -> Session:

@@ -6,8 +6,10 @@ of it once; this process reads the file only when that went well.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import stat
 import sys
 from pathlib import Path
 
@@ -27,7 +29,8 @@ def read_in_a_child(path: Path, *, run: bool) -> None:
 
     Raises:
         ConvexportError: what the child found.
-        InputError: E0394, a library crashed on the file, or took too much time or memory.
+        InputError: E0394, a library crashed on the file, ended its process, or took too much time
+            or memory.
     """
     request = json.dumps({"path": str(path), "run": run}).encode()
     command = (sys.executable, "-m", "convexport.exporter.onnx_child")
@@ -37,16 +40,14 @@ def read_in_a_child(path: Path, *, run: bool) -> None:
         )
     except MachineError as error:
         last = error.why.strip().splitlines()[-1:]
-        raise InputError(
-            "E0394",
-            f"the libraries that read ONNX do not survive {path.name}",
-            where=str(path),
-            why=": ".join([error.what, *last])[:300],
-            hint="it is corrupt, made to harm, or needs more memory than there is: export it again",
-        ) from error
-    answer = json.loads(stdout)
-    if answer is not None:
-        raise rebuilt(answer)
+        raise _fatal(path, ": ".join([error.what, *last])) from error
+    try:
+        answer = json.loads(stdout)
+        found = None if answer is None else rebuilt(answer)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _fatal(path, "it ended without an answer") from error
+    if found is not None:
+        raise found
 
 
 def main() -> None:
@@ -71,14 +72,25 @@ def main() -> None:
         json.dump(answer, out)
 
 
+def _fatal(path: Path, why: str) -> InputError:
+    return InputError(
+        "E0394",
+        f"the libraries that read ONNX do not survive {path.name}",
+        where=str(path),
+        why=why[:300],
+        hint="it is corrupt, made to harm, or needs more memory than there is: export it again",
+    )
+
+
 def _memory_for(path: Path) -> int:
-    """Bytes of address space; data beside the model may belong to it."""
-    try:
-        beside = sum(each.lstat().st_size for each in path.parent.iterdir() if each.is_file())
-    except OSError:  # a folder that may be entered and not listed
-        beside = path.stat().st_size
+    """Bytes of address space; data beside the model may belong to it, as far as it is on a disk."""
+    content = path.stat().st_size
+    with contextlib.suppress(OSError):  # a folder that may be entered and not listed
+        beside = [each.lstat() for each in path.parent.iterdir() if each.name != path.name]
+        plain = [each for each in beside if stat.S_ISREG(each.st_mode)]
+        content += sum(min(each.st_size, 512 * each.st_blocks) for each in plain)
     everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(_MEMORY + _COPIES * beside, max(_MEMORY, everything))
+    return min(_MEMORY + _COPIES * content, max(_MEMORY, everything))
 
 
 def _limit(memory: int) -> None:

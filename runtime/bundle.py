@@ -164,7 +164,7 @@ def read_golden(bundle: Path, manifest: Manifest) -> Tuple[np.ndarray, np.ndarra
                 array = np.lib.format.read_array(file, allow_pickle=False)
             if not spec.fits(array):
                 raise ValueError(f"it should be {spec}")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError, OverflowError, RecursionError) as error:
             raise InputError(
                 "E0308", f"{name} is not a usable array", where=str(bundle), why=str(error)
             ) from error

@@ -94,16 +94,18 @@ def new_directory(final: Path) -> Iterator[Path]:
 def sweep(directory: Path) -> None:
     """Remove what processes of ours left half-written in a directory when they were killed.
 
-    What one of them had put aside, and not replaced yet, is put back.
+    What one of them had put aside, and not replaced yet, is put back. Where others may write, a
+    name says nothing: what another account left stays.
     """
     for path in directory.glob(".*~*"):
         here, _, rest = path.name.rpartition("~")[2].partition("-")
         pid = rest.partition("-")[0]
-        ours = path.suffix in (_PARTIAL, _ASIDE) and here == _here() and pid.isdigit()
-        if ours and not _alive(int(pid)):
+        left = path.suffix in (_PARTIAL, _ASIDE) and here == _here() and _is_ours(path)
+        if left and pid.isdecimal() and len(pid) < 10 and not _alive(int(pid)):
             for kept in path.glob("*") if path.suffix == _ASIDE else ():
                 with contextlib.suppress(OSError):  # where there is a new one, the old one goes
-                    kept.rename(directory / kept.name)
+                    if not os.path.lexists(str(directory / kept.name)):
+                        kept.rename(directory / kept.name)
             shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -223,6 +225,14 @@ def _here() -> str:
     except OSError:
         return "0"
     return hashlib.sha256((boot + namespace).encode()).hexdigest()[:8]
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        status = path.lstat()
+    except OSError:  # another process was faster
+        return False
+    return status.st_uid == os.geteuid() and not stat.S_ISLNK(status.st_mode)
 
 
 def _alive(pid: int) -> bool:

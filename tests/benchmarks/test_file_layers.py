@@ -103,6 +103,32 @@ def test_quantized_tensors_are_moved_as_integers(write: Write) -> None:
     assert relu is not None and (relu.name, relu.operations) == ("m/r", 0)
 
 
+def test_a_sum_belongs_to_the_only_layer_behind_it(write: Write) -> None:
+    """Two blocks: in the first a branch is the input's own, in the second both have weights."""
+    path = write(
+        """a = Conv (x, w)
+           s = Add (x, a)
+           r = Relu (s)
+           b = Conv (r, w)
+           t = Add (r, b)
+           c = Conv (t, w)
+           d = Conv (t, w)
+           e = Relu (d)
+           y = Add (e, c)""",
+        "float[N, 8, 4, 4] x", "float[N, 8, 4, 4] y", w=zeros(8, 8, 1, 1),
+    )  # fmt: skip
+    file = FileLayers(path)
+
+    def owner(*names: str, op: str = "Convolution") -> str | None:
+        layer = file.of(names, op)
+        return layer and layer.name
+
+    assert [owner(name) for name in ("m/s", "m/r", "m/t")] == ["m/a", "m/a", "m/b"]
+    assert owner("m/y") == "m/y"
+    assert owner("m/r", "m/b") == "m/b"
+    assert owner("m/r", op="Convert") == "m/r"
+
+
 def test_shapes_are_those_that_really_come_out(write: Write) -> None:
     """Every tensor of the net computed by onnx's own evaluator, and the products counted one by
     one from what it gave."""

@@ -17,11 +17,14 @@ def test_every_layer_has_its_time_and_its_roof(invoke: Any, int8_bundle: Path) -
     found = invoke("limits", int8_bundle, "--threads", "1", "--seconds", "0.1", "--json").json()
     rows = {row["name"]: row for row in found["layers"]}
     weighted = {"c1/Conv", "c3/Conv", "c5/Conv", "f6/Gemm", "output/Gemm"}
-    assert weighted == {name for name, row in rows.items() if row["ops"]}
+    # Average pools are depthwise convolutions in INT8: each output adds 2x2 products.
+    pools = {"s2/AveragePool": 2 * 6 * 14 * 14 * 4, "s4/AveragePool": 2 * 16 * 5 * 5 * 4}
+    assert {name: rows[name]["ops"] for name in pools} == pools
+    assert weighted | {*pools} == {name for name, row in rows.items() if row["ops"]}
     assert {rows[name]["precision"] for name in weighted} == {"int8"}
     # What the zoo counts of the module, layer by layer: an independent source.
     macs = invoke("show", "lenet5", "--json").json()["macs"]
-    assert sum(row["ops"] for row in found["layers"]) == 2 * macs
+    assert sum(rows[name]["ops"] for name in weighted) == 2 * macs
     # 6x28x28 outputs of 25 products; an 8-bit image, weights, maps, and 32-bit biases.
     assert rows["c1/Conv"]["ops"] == 2 * 6 * 28 * 28 * 25
     assert rows["c1/Conv"]["bytes"] == 32 * 32 + 6 * 25 + 4 * 6 + 6 * 28 * 28

@@ -21,8 +21,9 @@ from convexport.runtime.errors import InputError, UnsupportedError
 DOUBLES = {
     "import os, signal\nload = lambda *_, **__: os.kill(os.getpid(), signal.SIGSEGV)": "SIGSEGV",
     "import time\nload = lambda *_, **__: time.sleep(600)": "longer than 3 s",
-    "load = lambda *_, **__: bytearray(16 << 40)": "MemoryError",
+    "load = lambda *_, **__: bytes(6 << 30)": "MemoryError",
     "load = lambda *_, **__: print('noise') or exit(3)": "exit code 3",
+    "import os\nload = lambda *_, **__: os._exit(0)": "without an answer",
 }
 
 
@@ -59,6 +60,9 @@ def test_the_memory_grows_with_the_model(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_bytes(b"x")
     (tmp_path / "net.data").write_bytes(bytes(999))
     monkeypatch.setattr("os.sysconf", lambda name: 1 << 20)  # as many pages of as many bytes
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 40)  # of which nothing is on a disk
+    (tmp_path / "link").symlink_to("net.data")
     assert onnx_child._memory_for(path) == (4 << 30) + 8 * 1000
     monkeypatch.setattr("os.sysconf", lambda name: 1)
     assert onnx_child._memory_for(path) == 4 << 30

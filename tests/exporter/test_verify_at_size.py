@@ -18,9 +18,13 @@ from onnx import numpy_helper
 from PIL import Image
 from scipy import stats
 
-from convexport.benchmarks.checkpoint import Checkpoint
+from convexport.benchmarks.checkpoint import Checkpoint, read_sealed, write_sealed
 from convexport.benchmarks.shards import load_shard
+from convexport.benchmarks.verify import VerifyOptions, verify_shard
 from convexport.calibration.digits import digits
+from convexport.calibration.images import folder
+from convexport.runtime import ort_session
+from convexport.runtime.ort_session import OrtSession
 from tests.tiny import MANIFEST, seal, write_bundle
 
 Refused = Callable[..., Any]
@@ -220,6 +224,69 @@ def test_files_that_are_no_shards(
     two.unlink()
     refused(3, "E0302", "merge", one, two)
     assert load_shard(one).part == (1, 2)
+
+
+def changed(**subject: Any) -> Callable[[Any], None]:
+    return lambda data: data["subject"].update(subject)
+
+
+FORGED: dict[str, Callable[[Any], Any]] = {
+    "no subject": lambda data: data.update(subject=7),
+    "a number for a name": changed(name=7),
+    "no such precision": changed(precision="int9"),
+    "labels that are numbers": changed(labels=[1, 2, 3]),
+    "a part of too many": lambda data: data.update(part=[1, 10**18]),
+    "a part of text": lambda data: data.update(part=["1", "1"]),
+    "a class too many in what changed": lambda data: data["tally"]["parity"]["changed"].update(
+        {"0>3": 1}
+    ),
+    "a class too many among the worst": lambda data: data["tally"]["parity"]["worst"][
+        0
+    ].__setitem__(3, 3),
+    "rows that are none": lambda data: data["tally"]["images"].update(skipped_images=[[1]]),
+    "a tally that is none": lambda data: data.update(tally=[]),
+}
+
+
+def test_shards_that_somebody_wrote_and_sealed(
+    invoke: Any, refused: Refused, tiny: Path, data: Path, home: Path
+) -> None:
+    invoke("verify", tiny, "--data", data, "--save", "all")
+    assert invoke("merge", "all").code == 0
+    for how, forge in FORGED.items():
+        forged = read_sealed(home / "all")
+        forge(forged)
+        write_sealed(home / "forged", forged)
+        assert refused(3, "E0374", "merge", "forged"), how
+
+
+@pytest.mark.parametrize("facts", ["[]", '{"contents": [[]]}', '{"contents": 7}'])
+def test_a_calibration_that_no_build_writes(refused: Refused, tiny: Path, facts: str) -> None:
+    (tiny / "calibration.json").write_text(facts)
+    sealed(tiny)
+    refused(3, "E0305", "verify", tiny)
+
+
+def test_a_pass_is_known_by_all_that_the_manifest_says(
+    refused: Refused, tiny: Path, data: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted on one provider, it must not go on as another's (which the CPU plays here)."""
+    monkeypatch.setattr(ort_session, "OrtSession", lambda model, **_: OrtSession(model))
+    keys: list[Any] = []
+    for provider in ("CPUExecutionProvider", "AzureExecutionProvider"):
+        sealed(tiny, provider=provider)
+
+        def partial(key: Any) -> Path:
+            keys.append(key)
+            return home / "begun"
+
+        verify_shard(tiny, folder(data), VerifyOptions(), home / provider, partial=partial)
+    differ = {name for name in keys[0] if keys[0][name] != keys[1][name]}
+    assert differ == {"provider", "sha256_of_manifest"}
+    one, two = ({**read_sealed(home / key["provider"])} for key in keys)
+    for part, shard in enumerate((one, two), 1):
+        write_sealed(home / f"p{part}", {**shard, "part": [part, 2]})
+    assert "provider: CPU" in refused(3, "E0372", "merge", home / "p1", home / "p2").err
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/0", "-1/2", "a/b", "1/2/3", ""])

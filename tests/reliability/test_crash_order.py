@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -105,6 +106,34 @@ def test_what_was_put_aside_gives_way_to_what_is_new(between: Path) -> None:
     sweep(between)
     assert [path.name for path in (between / "net").iterdir()] == ["newer"]
     assert [path.name for path in between.iterdir()] == ["net"]
+
+
+def test_what_was_put_aside_takes_no_files_place(between: Path) -> None:
+    (aside,) = between.glob("*.aside")
+    (aside / "file").write_text("old")
+    (between / "file").write_text("new")
+    sweep(between)
+    assert (between / "file").read_text() == "new" and (between / "net/old").exists()
+
+
+def test_what_others_left_stays(between: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another account's, a link, and numbers that are no process's."""
+    (aside,) = between.glob("*.aside")
+    head = aside.name.rpartition("-")[0].rpartition("-")[0]
+    (between / f"{head}-1{'0' * 30}-x.partial").touch()
+    (between / f"{head}-\N{SUPERSCRIPT TWO}-x.partial").touch()
+    (between / "mine").mkdir()
+    (between / "mine/old").touch()
+    (between / f"{aside.stem}2.aside").symlink_to("mine")
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    before = sorted(between.rglob("*"))
+    sweep(between)
+    assert sorted(between.rglob("*")) == before
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    sweep(between)
+    assert len(list(between.glob(".*~*"))) == 3 and (between / "mine/old").exists()
+    assert (between / "net/old").exists()
 
 
 @pytest.mark.parametrize("exchanges", [True, False])

@@ -81,6 +81,9 @@ SENSELESS = (
     ("build", "net.onnx", "--int8", "--calib-images", "0"),
     ("build", "net.onnx", "--parity-images", "-1"),
     ("build", "net.onnx", "--lock-timeout", "inf"),
+    ("limits", "x", "--seconds", "inf"),
+    ("limits", "x", "--seconds", "nan"),
+    ("limits", "x", "--seconds", "-1"),
 )
 
 

@@ -109,8 +109,15 @@ def test_a_golden_sample_of_nothing_fails_the_gate(bundle: Path, seal: Seal) -> 
 @pytest.mark.parametrize("name", ["input", "expected"])
 @pytest.mark.parametrize(
     "array",
-    [np.zeros((1, 1, 7), np.float32), np.zeros((1, 1, 2, 2)), np.array([["a"]]), None, "zip"],
-    ids=["shape", "dtype", "text", "empty", "zip"],
+    [
+        np.zeros((1, 1, 7), np.float32),
+        np.zeros((1, 1, 2, 2)),
+        np.array([["a"]]),
+        None,
+        "zip",
+        "huge",
+    ],
+    ids=["shape", "dtype", "text", "empty", "zip", "huge"],
 )
 def test_a_golden_sample_that_is_no_such_array_is_refused(
     bundle: Path, name: str, array: Any, seal: Seal
@@ -119,8 +126,12 @@ def test_a_golden_sample_that_is_no_such_array_is_refused(
     if array is None:
         path.write_bytes(b"")
     elif isinstance(array, str):
+        header = {"descr": "<f4", "fortran_order": False, "shape": (1, 1 << 58)}
         with path.open("wb") as file:
-            np.savez(file, np.zeros(3))
+            if array == "huge":
+                np.lib.format.write_array_header_1_0(file, header)
+            else:
+                np.savez(file, np.zeros(3))
     else:
         np.save(path, array)
     with pytest.raises(InputError) as error:
