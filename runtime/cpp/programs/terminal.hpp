@@ -2,7 +2,10 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <convexport/errors.hpp>
+#include <cstdio>
+#include <cstring>
 #include <iostream>
 #include <string>
 
@@ -21,12 +24,23 @@ inline std::string tame(std::string text, bool lines = false) {
   return text;
 }
 
+// What is still in buffers meets a full disk only here.
+inline void flush_output() {
+  errno = 0;
+  if (std::cout.flush() && std::fflush(stdout) == 0 && !std::ferror(stdout)) return;
+  throw convexport::Error("E0801",
+                          std::string("cannot write: ") + (errno ? std::strerror(errno) : "?"),
+                          "standard output", "", "free some space, or write to another place");
+}
+
 // Parse the words, do the work; the exit code of the command line for what it throws.
 template <typename Work>
 int guarded(CLI::App& app, int count, char** words, Work work) {
   try {
     app.parse(count, words);
-    return work();
+    const int code = work();
+    flush_output();
+    return code;
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error);
     return code == 0 ? 0 : 2;
