@@ -197,7 +197,7 @@ def test_what_cannot_be_written_is_an_error(release: Path, tiny: Path, tmp_path:
     words = (release / "convexport-bench", tiny, "--json", "--seconds", "0.01", "--processes", "1")
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 8 and "E0801 cannot write: No space left" in done.stderr
+    assert done.returncode == 8 and "E0801 cannot write" in done.stderr
     odd = write_bundle(tmp_path / os.fsdecode(b"\xff"))
     done = run(release / "convexport-bench", odd)
     assert done.returncode == 2 and done.stderr.startswith("E0271 ")

@@ -2,10 +2,8 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-#include <cerrno>
 #include <convexport/errors.hpp>
 #include <cstdio>
-#include <cstring>
 #include <iostream>
 #include <string>
 
@@ -24,13 +22,11 @@ inline std::string tame(std::string text, bool lines = false) {
   return text;
 }
 
-// What is still in buffers meets a full disk only here.
+// A full disk may be met by any write, and by what is still in buffers only here.
 inline void flush_output() {
-  errno = 0;
   if (std::cout.flush() && std::fflush(stdout) == 0 && !std::ferror(stdout)) return;
-  throw convexport::Error("E0801",
-                          std::string("cannot write: ") + (errno ? std::strerror(errno) : "?"),
-                          "standard output", "", "free some space, or write to another place");
+  throw convexport::Error("E0801", "cannot write all of the answer", "standard output", "",
+                          "free some space, or write to another place");
 }
 
 // Parse the words, do the work; the exit code of the command line for what it throws.
