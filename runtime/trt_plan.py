@@ -200,10 +200,11 @@ def _kind(plan: Path) -> str:
     if head[4:5] == b"{" and 1 < length < 1 << 20:
         try:
             about = json.loads(head[4 : 4 + length].decode())
-        except ValueError:
+        except (ValueError, RecursionError):
             about = None
         if isinstance(about, dict):
-            who = str(about.get("author", "another tool"))[:40]
+            author = about.get("author")
+            who = author[:40] if isinstance(author, str) else "another tool"
             return f"{length + 4} bytes of metadata by {who} stand before the plan"
     if not head:
         return "the file is empty"

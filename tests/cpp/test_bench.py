@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from convexport.benchmarks.host import cores, describe_host
@@ -97,8 +98,30 @@ def test_python_evaluates_what_it_records_to_the_same_numbers(
 
 
 def test_a_bundle_for_tensorrt_is_measured_alone(asan: Path, planned: Make, found: None) -> None:
-    (subject,) = measured(asan, planned(), batch=8)["subjects"]
+    result = measured(asan, planned(), batch=8)
+    (subject,) = result["subjects"]
     assert (subject["label"], subject["runtime"]) == ("planned", "tensorrt 10.3.0.26")
+    gpu = {"name": "Orin", "compute_capability": "8.7"}
+    assert result["conditions"]["host"]["gpu"] == result["recording"]["host"]["gpu"] == gpu
+    assert "the GPU's clock and heat were not watched" in result["notes"]
+    assert evaluate(Recording.from_dict(result["recording"])).verdict == result["verdict"]
+
+
+def test_models_that_cannot_be_compared_are_refused(asan: Path, tmp_path: Path) -> None:
+    twice = measured(asan, write_bundle(tmp_path / "fp32 reference"))
+    assert twice.splitlines() == [
+        "E0264 a benchmark needs models with different labels",
+        "where: ['fp32 reference', 'fp32 reference']",
+    ]
+    folder = write_bundle(tmp_path / "whole")
+    graph = onnx.load(folder / "model.onnx")
+    graph.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT8
+    graph.graph.node[-1].output[0] = "sums"
+    cast = onnx.helper.make_node("Cast", ["sums"], ["logits"], to=onnx.TensorProto.INT8)
+    graph.graph.node.append(cast)
+    onnx.save(graph, folder / "reference.onnx")
+    seal(folder, lambda data: data.update(reference="reference.onnx"))
+    assert measured(asan, folder).startswith("E0607 this library runs models from float32")
 
 
 def test_the_worker_that_fails_is_told_of(
@@ -138,6 +161,7 @@ def test_a_person_is_shown_a_table(release: Path, tiny: Path) -> None:
         (("--seconds", "-1"), 2),
         (("--seconds", "1e300"), 2),
         (("--seconds", "nan"), 2),
+        (("--seed", str(2**62 + 1)), 2),
         (("--processes", "0"), 2),
         (("--threads", "x"), 2),
         (("--batch", "2"), 2),
@@ -167,6 +191,16 @@ def test_no_bundle_is_no_latency(release: Path, tiny: Path, tmp_path: Path) -> N
     np.save(tiny / "sample/expected.npy", np.array([[1, 2, 3]], np.float32))
     done = run(program, seal(tiny))  # its golden sample fails
     assert done.returncode == 5 and done.stdout == ""
+
+
+def test_what_cannot_be_written_is_an_error(release: Path, tiny: Path, tmp_path: Path) -> None:
+    words = (release / "convexport-bench", tiny, "--json", "--seconds", "0.01", "--processes", "1")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 8 and "E0801 cannot write" in done.stderr
+    odd = write_bundle(tmp_path / os.fsdecode(b"\xff"))
+    done = run(release / "convexport-bench", odd)
+    assert done.returncode == 2 and done.stderr.startswith("E0271 ")
 
 
 def test_a_sleep_takes_as_long_as_it_sleeps(asan: Path) -> None:

@@ -53,6 +53,14 @@ def test_every_batch_of_the_profile_is_run(
     assert lines_of(asan / "probe", "load", folder) == ["ok tensorrt 10.3.0.26"]
 
 
+@pytest.mark.parametrize("built", ["10.3.0", "10.3.0.post1"])
+def test_a_plan_of_python_is_run_whose_version_has_three_parts(
+    asan: Path, planned: Make, built: str
+) -> None:
+    folder = planned(tensorrt=built)
+    assert lines_of(asan / "probe", "load", folder) == ["ok tensorrt 10.3.0.26"]
+
+
 def test_a_plan_is_told_what_it_needs(asan: Path, planned: Make) -> None:
     needs = TrtOptions(typed=True, version_compatible=True, dla=1)
     lines = (IN.replace("-1", "1"), OUT.replace("-1", "1"), "needs host-code", "needs dla 1")

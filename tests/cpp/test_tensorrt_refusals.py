@@ -48,11 +48,19 @@ def written(name: str, content: bytes) -> Damage:
 
 
 PREFIXED = b'\x20\x00\x00\x00{"author": "Another", "task": 1} and then the plan'
+
+
+def prefixed(metadata: bytes) -> bytes:
+    return len(metadata).to_bytes(4, "little") + metadata + b" and then the plan"
+
+
 # Refused before the plan is given to TensorRT, in the words of Python.
 SAME_WORDS: dict[str, Damage] = {
     "platform": edited(platform="linux-aarch65"),
     "build": edited(tensorrt="10.3.0.27"),
     "later": edited(tensorrt="11.1.0.106"),
+    "patch": edited(tensorrt="10.3.1"),
+    "two parts": edited(tensorrt="10.3"),
     "capability": edited(compute_capability="9.0"),
     "gpu": edited(gpu="Xavier"),
     "everything": edited(gpu="Xavier", tensorrt="8.5.3.1", platform="linux-riscv"),
@@ -64,6 +72,10 @@ SAME_WORDS: dict[str, Damage] = {
     "cut": lambda folder: (folder / "model.plan").write_bytes(b"cut"),
     "empty": written("model.plan", b""),
     "prefixed": written("model.plan", PREFIXED),
+    "author": written("model.plan", prefixed(b'{"author": ["Another"]}')),
+    "long author": written("model.plan", prefixed(b'{"author": "' + "é".encode() * 50 + b'"}')),
+    "deep": written("model.plan", prefixed(b'{"a":' + b"[" * 60_000)),
+    "three bytes": written("model.plan", b"{}\n"),
     "no key": edited(gpu=None),
     "no options": edited(options=None),
     "number": edited(gpu=7),

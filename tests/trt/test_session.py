@@ -133,6 +133,7 @@ class OnGpu:
 
     def __init__(self, array: np.ndarray, **more: Any) -> None:
         gpu, self.array = cuda.cuda(), array
+        gpu.enter()
         self.address = gpu.allocate(array.nbytes)
         stream = gpu.stream()
         gpu.upload(self.address, array.ctypes.data, array.nbytes, stream)

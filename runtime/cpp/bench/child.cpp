@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -126,6 +127,7 @@ Json ask(const std::string& request, double timeout_s) {
 }
 
 int answer(Json (*job)(const Json& request), const std::string& request) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // nobody wants the numbers of one whose parent is gone
   const int out = dup(STDOUT_FILENO);
   dup2(STDERR_FILENO, STDOUT_FILENO);
   Json data;

@@ -5,8 +5,10 @@
 
 #include "child.hpp"
 #include "convexport/engine.hpp"
+#include "cuda.hpp"
 #include "files.hpp"
 #include "session.hpp"
+#include "unicode.hpp"
 
 namespace convexport::bench {
 namespace {
@@ -49,6 +51,10 @@ Loaded load(const Json& subject, const Options& options) {
   Loaded loaded{open_session(text("path"), text("runtime"), text("provider"), wanted), {}, 0};
   const std::chrono::duration<double, std::milli> taken = std::chrono::steady_clock::now() - start;
   loaded.load_ms = taken.count();
+  if (loaded.session->output().dtype != "float32") {  // outputs are copied as such
+    throw UnsupportedError("E0607", "this library runs models from float32 to float32",
+                           loaded.session->output().text());
+  }
   loaded.images = noise(loaded.session->input(), options);
   return loaded;
 }
@@ -110,7 +116,27 @@ std::vector<Subject> subjects_of(const std::string& label, const Manifest& manif
     subjects.push_back(subject(kReference, manifest.reference, "fp32"));
   }
   subjects.push_back(subject(label, manifest.model, manifest.precision));
+  if (subjects.front().label == label && subjects.size() > 1) {
+    throw UsageError("E0264", "a benchmark needs models with different labels",
+                     shown(Json({label, label})));
+  }
   return subjects;
+}
+
+void require_utf8(const std::string& path) {
+  if (decode_utf8(path)) return;
+  throw UsageError("E0271", "the bundle's path is not UTF-8, which a result is written in", "", "",
+                   "rename it");
+}
+
+// The machine, and the GPU where that computes.
+Json host_of(const Manifest& manifest) {
+  Json host = describe_host();
+  if (manifest.provider.compare(0, 4, "CUDA") == 0) {
+    const Gpu& gpu = Cuda::get().gpu();
+    host["gpu"] = {{"name", gpu.name}, {"compute_capability", gpu.compute_capability}};
+  }
+  return host;
 }
 
 Json request_of(const char* job, const Json& subjects, const Options& options) {
@@ -131,6 +157,8 @@ Json measure_bundle(const fs::path& bundle, const Options& options,
   std::error_code ignored;
   const fs::path whole = fs::canonical(bundle, ignored);
   const std::string label = (ignored ? bundle : whole).filename().string();
+  require_utf8(bundle.string());
+  require_utf8(label);
   Recording recording;
   recording.options = options;
   recording.dropped_variables = drop_variables();
@@ -139,7 +167,7 @@ Json measure_bundle(const fs::path& bundle, const Options& options,
   wanted.threads = options.threads;
   const Manifest manifest = Engine::load(bundle, wanted).manifest();
   recording.subjects = subjects_of(label, manifest);
-  recording.host = describe_host();
+  recording.host = host_of(manifest);
   Json asked = Json::array();
   for (const Subject& each : recording.subjects) {
     const fs::path& name = each.label == label ? manifest.model : manifest.reference;

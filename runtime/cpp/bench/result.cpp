@@ -188,6 +188,9 @@ std::vector<std::string> notes(const Recording& recording, const std::vector<Row
     all.push_back("warm-up windows of " + formatted("%g", window_s) +
                   " s instead of 1 s: the run is short");
   }
+  if (recording.host.contains("gpu")) {
+    all.emplace_back("the GPU's clock and heat were not watched");
+  }
   if (!recording.load.others) all.emplace_back("the load of other processes is unknown");
   std::string dropped;
   for (const std::string& name : recording.dropped_variables) {

@@ -136,12 +136,14 @@ std::optional<Interval> block_bootstrap(const std::vector<Numbers>& blocks, std:
   std::sort(all.begin(), all.end());
   if (blocks.size() < 2 || all.size() < sample_floor(50)) return std::nullopt;
   const Numbers grid = grid_of(all);
-  // For each block how many samples are at most each value of the grid.
-  std::vector<std::vector<std::size_t>> below;
+  // For each block how many samples are at most each value of the grid: two bytes, for there are
+  // many blocks.
+  std::vector<std::vector<std::uint16_t>> below;
   for (Numbers block : blocks) {
     std::sort(block.begin(), block.end());
     auto& counts = below.emplace_back();
-    std::size_t passed = 0;
+    counts.reserve(grid.size());
+    std::uint16_t passed = 0;
     for (const double value : grid) {
       while (passed < block.size() && block[passed] <= value) ++passed;
       counts.push_back(passed);

@@ -38,7 +38,8 @@ std::optional<double> coefficient_of_variation(const Numbers& samples);
 // 0 < percent < 100.
 Percentile percentile(Numbers samples, int percent);
 // The 95 % interval of the median when samples within a block depend on each other: whole blocks
-// are drawn with replacement. None with fewer than two blocks or below the sample floor.
+// are drawn with replacement. None with fewer than two blocks or below the sample floor. A block
+// has at most 65535 samples; the meter makes 20000.
 std::optional<Interval> block_bootstrap(const std::vector<Numbers>& blocks, std::uint64_t seed);
 // Entry i of both is one process; paired, on the log scale. Medians of calls are above 0.
 Ratio ratio_of_medians(const Numbers& first, const Numbers& other);

@@ -83,10 +83,14 @@ void print(const Json& result) {
   }
   print_table(rows);
   const Json& conditions = result.at("conditions");
-  const Json& cpu = conditions.at("host").at("cpu");
-  std::printf("%s: batch %d, %d threads, %d processes, n≥%zu, %s, %s\n",
+  const Json& host = conditions.at("host");
+  const Json& cpu = host.at("cpu");
+  const std::string computes =
+      host.contains("gpu") ? host.at("gpu").at("name").get<std::string>()
+                           : std::to_string(conditions.at("threads").get<int>()) + " threads";
+  std::printf("%s: batch %d, %s, %d processes, n≥%zu, %s, %s\n",
               result.at("verdict").get<std::string>().c_str(), conditions.at("batch").get<int>(),
-              conditions.at("threads").get<int>(), conditions.at("processes").get<int>(), fewest,
+              tame(computes).c_str(), conditions.at("processes").get<int>(), fewest,
               tame(runtimes).c_str(), cpu.is_null() ? "" : tame(cpu.get<std::string>()).c_str());
   for (const Json& reason : result.at("reasons")) {
     std::printf("  %s\n", tame(reason.get<std::string>()).c_str());
@@ -109,9 +113,9 @@ int main(int count, char** arguments) {
   auto* const asked = app.add_option("--worker", request)->group("");  // by this program alone
   auto* const named = app.add_option("BUNDLE", bundle, "The directory that convexport build wrote");
   named->excludes(asked);
-  app.add_option("--seconds", options.duration_s, "For each model; at most a day")
+  app.add_option("--seconds", options.duration_s, "For each model; at most ten hours")
       ->capture_default_str()
-      ->check(CLI::Range(1e-3, 86400.0));
+      ->check(CLI::Range(1e-3, 36000.0));
   app.add_option("--processes", options.processes, "Fresh processes; a claim needs five")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
@@ -123,7 +127,7 @@ int main(int count, char** arguments) {
       ->check(CLI::PositiveNumber);
   app.add_option("--seed", options.seed, "Of the order and the noise")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 62));  // each process adds to it
   app.add_flag("--json", as_json, "The whole result, with the raw samples");
   return guarded(app, count, arguments, [&] {
     if (asked->count()) return worker(request);

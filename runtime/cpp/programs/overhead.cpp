@@ -100,8 +100,12 @@ void preprocess(const std::string& bundle, const std::string& image) {
 }  // namespace
 
 int main(int count, char** words) {
-  if (count < 3) return 2;
-  const std::string door = words[1];
+  const std::string door = count > 1 ? words[1] : "";
+  const int needed = door == "first" ? 3 : door == "call" || door == "preprocess" ? 4 : 0;
+  if (count != needed) {
+    std::fprintf(stderr, "call BUNDLE SECONDS, first BUNDLE, or preprocess BUNDLE IMAGE\n");
+    return 2;
+  }
   try {
     if (door == "call") call(words[2], std::stod(words[3]));
     if (door == "first") first(words[2]);
@@ -109,5 +113,8 @@ int main(int count, char** words) {
   } catch (const convexport::Error& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return error.exit_code();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
   }
 }

@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <convexport/errors.hpp>
+#include <cstdio>
 #include <iostream>
 #include <string>
 
@@ -21,12 +22,21 @@ inline std::string tame(std::string text, bool lines = false) {
   return text;
 }
 
+// A full disk may be met by any write, and by what is still in buffers only here.
+inline void flush_output() {
+  if (std::cout.flush() && std::fflush(stdout) == 0 && !std::ferror(stdout)) return;
+  throw convexport::Error("E0801", "cannot write all of the answer", "standard output", "",
+                          "free some space, or write to another place");
+}
+
 // Parse the words, do the work; the exit code of the command line for what it throws.
 template <typename Work>
 int guarded(CLI::App& app, int count, char** words, Work work) {
   try {
     app.parse(count, words);
-    return work();
+    const int code = work();
+    flush_output();
+    return code;
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error);
     return code == 0 ? 0 : 2;

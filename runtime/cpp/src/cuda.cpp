@@ -22,6 +22,11 @@ MachineError none(const std::string& what, const std::string& why) {
                       "CUDA_VISIBLE_DEVICES");
 }
 
+MachineError no_driver() {
+  const char* const why = dlerror();  // nothing of a name that is there but null
+  return none("there is no CUDA driver here", why ? why : "");
+}
+
 // Bytes of the host's memory that a program could get; 0 where nobody says.
 std::size_t host_memory() {
   std::ifstream meminfo("/proc/meminfo");
@@ -60,14 +65,14 @@ namespace {
 template <typename Function>
 void find(void* library, Function*& function, const char* name) {
   function = reinterpret_cast<Function*>(dlsym(library, name));
-  if (!function) throw none("there is no CUDA driver here", dlerror());
+  if (!function) throw no_driver();
 }
 
 // It stays open: what it started ends with the process.
 const CudaCalls& driver() {
   static const CudaCalls kCalls = [] {
     void* const library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
-    if (!library) throw none("there is no CUDA driver here", dlerror());
+    if (!library) throw no_driver();
     CudaCalls calls{};
 #define CONVEXPORT_FIND(name) find(library, calls.name, #name)
     CONVEXPORT_FIND(cuInit);

@@ -2,6 +2,8 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
+
 #include "convexport/errors.hpp"
 
 namespace convexport::trt {
@@ -13,10 +15,10 @@ std::string soname(const char* library) {
   return std::string(library) + ".so." + std::to_string(NV_TENSORRT_MAJOR);
 }
 
-std::string joined(const std::deque<std::string>& lines) {
-  std::string text;
-  for (const std::string& line : lines) text += (text.empty() ? "" : " | ") + line;
-  return text;
+// dlerror has nothing to say of a name that is there but null.
+std::string reason() {
+  const char* const text = dlerror();
+  return text ? text : "";
 }
 
 MachineError no_library(const std::string& why) {
@@ -32,29 +34,51 @@ Function* find(void* library, const char* name) {
 
 // Plans may use NVIDIA's plugins. Their library wants more of CUDA than TensorRT itself: where it
 // does not load, TensorRT says so of the plans that need it.
-void init_plugins(Logger& logger) {
+bool init_plugins() {
   void* const library = dlopen(soname("libnvinfer_plugin").c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!library) return;
-  nvinfer1::ILogger* const base = &logger;
-  if (auto* init = find<bool(void*, const char*)>(library, "initLibNvInferPlugins")) init(base, "");
+  if (!library) return false;
+  nvinfer1::ILogger* const base = &Logger::get();
+  auto* const init = find<bool(void*, const char*)>(library, "initLibNvInferPlugins");
+  return init && init(base, "");
 }
 
 }  // namespace
+
+Logger& Logger::get() {
+  static Logger& logger = *new Logger;  // never destroyed
+  return logger;
+}
 
 void Logger::log(Severity severity, const char* text) noexcept {
   if (severity > Severity::kWARNING) return;
   try {
     const std::lock_guard<std::mutex> lock(mutex_);
     auto& lines = severity == Severity::kWARNING ? warnings_ : errors_;
-    lines.emplace_back(text);
+    lines.emplace_back(std::this_thread::get_id(), text);
     if (lines.size() > kKept) lines.pop_front();
   } catch (...) {  // TensorRT, which calls this, lets nothing pass
   }
 }
 
+void Logger::clear() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto mine = [](const auto& line) { return line.first == std::this_thread::get_id(); };
+  for (Lines* lines : {&errors_, &warnings_}) {
+    lines->erase(std::remove_if(lines->begin(), lines->end(), mine), lines->end());
+  }
+}
+
 std::string Logger::told() const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return joined(errors_.empty() ? warnings_ : errors_);
+  const auto joined = [](const Lines& lines) {
+    std::string all;
+    for (const auto& [thread, text] : lines) {
+      if (thread == std::this_thread::get_id()) all += (all.empty() ? "" : " | ") + text;
+    }
+    return all;
+  };
+  const std::string errors = joined(errors_);
+  return errors.empty() ? joined(warnings_) : errors;
 }
 
 const Library& Library::get() {
@@ -65,10 +89,10 @@ const Library& Library::get() {
 // It stays open: what it started ends with the process.
 Library::Library() {
   void* const library = dlopen(soname("libnvinfer").c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!library) throw no_library(dlerror());
+  if (!library) throw no_library(reason());
   auto* const number = find<std::int32_t()>(library, "getInferLibVersion");
   create_runtime_ = find<void*(void*, std::int32_t)>(library, "createInferRuntime_INTERNAL");
-  if (!number || !create_runtime_) throw no_library(dlerror());
+  if (!number || !create_runtime_) throw no_library(reason());
   // Another major has other virtual tables under the same names: nothing of it may be called.
   const std::int32_t here = number();
   version_ = version_text(here);
@@ -86,8 +110,11 @@ Library::Library() {
   }
 }
 
-std::unique_ptr<nvinfer1::IRuntime> Library::start(Logger& logger) const {
-  init_plugins(logger);
+std::unique_ptr<nvinfer1::IRuntime> Library::start() const {
+  Logger& logger = Logger::get();
+  logger.clear();
+  static const bool kPlugins = init_plugins();
+  (void)kPlugins;
   nvinfer1::ILogger* const base = &logger;
   auto* const made = static_cast<nvinfer1::IRuntime*>(create_runtime_(base, NV_TENSORRT_VERSION));
   if (!made) {

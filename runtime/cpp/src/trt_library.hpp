@@ -5,21 +5,32 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
+#include <utility>
 
 #include "trt_versions.hpp"
 
 namespace convexport::trt {
 
 // What TensorRT says while it works: the last of it kept, so that an error is told in its words.
+// There is one, for good: TensorRT takes no second, and plugins call theirs until the process ends.
 class Logger final : public nvinfer1::ILogger {
  public:
+  static Logger& get();
+
   void log(Severity severity, const char* text) noexcept override;
-  // The last errors, or where there were none the last warnings.
+  // Forget what was said to the calling thread so far.
+  void clear();
+  // The last errors that the calling thread was told, or where there were none the last warnings.
   std::string told() const;
 
  private:
+  using Lines = std::deque<std::pair<std::thread::id, std::string>>;
+
+  Logger() = default;
+
   mutable std::mutex mutex_;
-  std::deque<std::string> errors_, warnings_;
+  Lines errors_, warnings_;
 };
 
 // The library of the major version whose headers this was built with.
@@ -31,8 +42,8 @@ class Library {
 
   // Without the last part where the library does not tell it, before 10.
   const std::string& version() const noexcept { return version_; }
-  // The logger must outlive it. Throws MachineError E0408: TensorRT cannot start here.
-  std::unique_ptr<nvinfer1::IRuntime> start(Logger& logger) const;
+  // Throws MachineError E0408: TensorRT cannot start here.
+  std::unique_ptr<nvinfer1::IRuntime> start() const;
 
  private:
   Library();

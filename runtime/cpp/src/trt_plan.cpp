@@ -2,6 +2,7 @@
 
 #include <sys/utsname.h>
 
+#include <algorithm>
 #include <fstream>
 #include <limits>
 #include <set>
@@ -10,6 +11,7 @@
 
 #include "files.hpp"
 #include "json.hpp"
+#include "unicode.hpp"
 
 namespace convexport {
 namespace {
@@ -19,24 +21,31 @@ namespace fs = std::filesystem;
 constexpr std::size_t kLargestFacts = std::size_t{64} << 20;
 constexpr std::size_t kHead = std::size_t{1} << 16;
 constexpr std::size_t kMostMetadata = std::size_t{1} << 20;
-constexpr int kAmpere = 8;
+constexpr std::size_t kAuthor = 40;  // characters
+constexpr int kAmpere = 8, kParts = 3;
 
 std::string this_platform() {
   utsname names{};
   return uname(&names) == 0 ? std::string("linux-") + names.machine : "linux";
 }
 
-// The numbers of a version such as 10.3.0.26.
+// The numbers that a version such as 10.3.0.26 or 10.2.0.post1 begins with.
 std::vector<int> numbers(const std::string& version) {
   std::vector<int> found;
   std::istringstream text(version);
-  for (int number = 0; text >> number; text.ignore(1)) found.push_back(number);
+  for (int number = 0; text >> number;) {
+    found.push_back(number);
+    if (text.get() != '.') break;
+  }
   found.resize(std::max<std::size_t>(found.size(), 2));
   return found;
 }
 
 bool same_version(const std::string& was, const std::string& now) {
-  return was == now || was.compare(0, now.size() + 1, now + ".") == 0;
+  if (was == now) return true;
+  const auto old = numbers(was), here = numbers(now);
+  const auto both = static_cast<std::ptrdiff_t>(std::min(old.size(), here.size()));
+  return both >= kParts && std::equal(old.begin(), old.begin() + both, here.begin());
 }
 
 // Whether that version runs version-compatible plans of the other.
@@ -58,13 +67,16 @@ std::string kind(const fs::path& plan) {
   for (std::size_t i = 0; i < 4 && i < head.size(); ++i) {
     length |= std::size_t{static_cast<unsigned char>(head[i])} << (8 * i);
   }
-  if (head.compare(4 < head.size() ? 4 : 0, 1, "{") == 0 && length > 1 && length < kMostMetadata) {
-    const Json about = Json::parse(head.substr(4, length), nullptr, false);
-    if (about.is_object()) {
+  if (head.size() > 4 && head[4] == '{' && length > 1 && length < kMostMetadata) {
+    try {
+      const Json about = parse_json(head.substr(4, length), "", "");
       const auto author = about.find("author");
-      const std::string who = author == about.end() ? "another tool" : shown(*author);
-      return std::to_string(length + 4) + " bytes of metadata by " + who.substr(0, 40) +
+      const bool named = author != about.end() && author->is_string();
+      auto who = decode_utf8(named ? author->get<std::string>() : "another tool").value();
+      who.resize(std::min(who.size(), kAuthor));
+      return std::to_string(length + 4) + " bytes of metadata by " + encode_utf8(who) +
              " stand before the plan";
+    } catch (const InputError&) {  // it is something else that begins like that
     }
   }
   std::error_code ignored;

@@ -24,8 +24,9 @@ struct PlanFacts {
   bool version_compatible = false;      // it runs on later versions too, and holds code of the host
   std::optional<std::int64_t> dla;      // the core to run on
 
-  // What of this machine it does not run on, both sides named; "" if it does. A version without
-  // its last part, which 8.5 does not tell, is compared without it.
+  // What of this machine it does not run on, both sides named; "" if it does. Versions are
+  // compared in the parts that both have: the last is told neither by the library before 10 nor by
+  // Python from 10 on.
   std::string mismatch(const std::string& version, const Gpu& here) const;
 };
 

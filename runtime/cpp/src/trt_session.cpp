@@ -72,7 +72,7 @@ class TrtSession final : public Session {
       : cuda_(cuda),
         facts_(std::move(facts)),
         stream_(cuda),
-        runtime_(trt::Library::get().start(logger_)),
+        runtime_(trt::Library::get().start()),
         version_("tensorrt " + trt::Library::get().version()) {
     if (facts_.version_compatible) trt::allow_host_code(*runtime_);
     if (facts_.dla) runtime_->setDLACore(static_cast<std::int32_t>(*facts_.dla));
@@ -81,7 +81,7 @@ class TrtSession final : public Session {
       throw InputError("E0316",
                        "TensorRT " + trt::Library::get().version() + " does not load " +
                            plan.filename().string(),
-                       plan.string(), logger_.told(), "build it again on this machine");
+                       plan.string(), trt::Logger::get().told(), "build it again on this machine");
     }
     for (std::int32_t index = 0; index < engine_->getNbIOTensors(); ++index) {
       IoTensor tensor = describe(*engine_, index);
@@ -110,6 +110,7 @@ class TrtSession final : public Session {
     require_batch(shape);
     const std::lock_guard<std::mutex> lock(mutex_);
     cuda_.enter();
+    trt::Logger::get().clear();
     if (shape != shape_) set_shape(shape);
     const std::size_t given = count(shape) * sizeof(float);
     std::memcpy(in_->host(), values, given);
@@ -166,13 +167,12 @@ class TrtSession final : public Session {
 
   void require(bool done, const std::string& what) const {
     if (done) return;
-    throw MachineError("E0405", "TensorRT could not " + what, "", logger_.told(),
+    throw MachineError("E0405", "TensorRT could not " + what, "", trt::Logger::get().told(),
                        "start a new process: this one's GPU context may be lost");
   }
 
   const Cuda& cuda_;
   PlanFacts facts_;
-  trt::Logger logger_;  // which everything of TensorRT's calls until its end
   CudaStream stream_;
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
   std::unique_ptr<nvinfer1::ICudaEngine> engine_;

@@ -217,6 +217,12 @@ class Runtime final : public IRuntime {
   Parent engines_;
 };
 
+// As the real one it knows one logger alone, and has something to say at the very end.
+struct Keeper {
+  ILogger* logger;
+  ~Keeper() { logger->log(ILogger::Severity::kWARNING, "the double is unloaded"); }
+};
+
 }  // namespace
 
 extern "C" {
@@ -230,6 +236,8 @@ std::int32_t getInferLibBuildVersion() noexcept { return NV_TENSORRT_BUILD; }
 #endif
 void* createInferRuntime_INTERNAL(void* logger, std::int32_t version) noexcept {
   auto& base = *static_cast<ILogger*>(logger);
+  static const Keeper keeper{&base};
+  if (keeper.logger != &base) std::abort();
   base.log(ILogger::Severity::kWARNING, "the double warns");
   if (fails("runtime") || version != NV_TENSORRT_VERSION) return nullptr;
   return new Runtime(base);
