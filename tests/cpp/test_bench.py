@@ -200,7 +200,7 @@ def test_what_cannot_be_written_is_an_error(release: Path, tiny: Path, tmp_path:
     assert done.returncode == 8 and "E0801 cannot write" in done.stderr
     odd = write_bundle(tmp_path / os.fsdecode(b"\xff"))
     done = run(release / "convexport-bench", odd)
-    assert done.returncode == 2 and done.stderr.startswith("E0271 ")
+    assert done.returncode == 2 and done.stderr.startswith("E0278 ")
 
 
 def test_a_sleep_takes_as_long_as_it_sleeps(asan: Path) -> None:

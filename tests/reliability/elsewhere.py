@@ -24,6 +24,30 @@ class Proof:
 
 ELSEWHERE = (
     Proof(
+        4,
+        "models, checkpoints, images and manifests, mutated",
+        "3, in our words: no crash, nothing that hangs",
+        "reliability/test_fuzz.py::test_a_mutated_file_is_refused_in_our_words",
+    ),
+    Proof(
+        36,
+        "ENOSPC from each change on disk of a build on, one after the other",
+        "8, the old bundle stays; the next run gives the bytes of an undisturbed one",
+        "reliability/test_crash_matrix.py::test_the_disk_is_full_from_any_write_on",
+    ),
+    Proof(
+        37,
+        "SIGKILL at a change on disk",
+        "the old bundle or the whole new one; the next run sweeps and finishes",
+        "reliability/test_crash_matrix.py::test_killed_at_a_write",
+    ),
+    Proof(
+        38,
+        "eight builds at once on one cache, of one target and of several",
+        "0, the same bytes as alone, and nothing is made twice",
+        "reliability/test_together.py::test_eight_at_once_share_a_cache_and_do_nothing_twice",
+    ),
+    Proof(
         5,
         "a net of more than 2 GiB",
         "6, E0692: no external data is written",

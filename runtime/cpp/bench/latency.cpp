@@ -125,7 +125,7 @@ std::vector<Subject> subjects_of(const std::string& label, const Manifest& manif
 
 void require_utf8(const std::string& path) {
   if (decode_utf8(path)) return;
-  throw UsageError("E0271", "the bundle's path is not UTF-8, which a result is written in", "", "",
+  throw UsageError("E0278", "the bundle's path is not UTF-8, which a result is written in", "", "",
                    "rename it");
 }
 
