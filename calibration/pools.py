@@ -13,18 +13,21 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
+from convexport.calibration.names import Names
+
 _SHARED = ("kernel_shape", "strides", "pads", "dilations")
 
 
 def pools_to_convolutions(graph: ir.Graph, chosen: Callable[[ir.Node], bool]) -> None:
     """Replace each chosen average pool that is a convolution, in place; names stay."""
+    names = Names(graph)
     for pool in [node for node in graph if _is_convolution(node) and chosen(node)]:
         data, pooled = pool.inputs[0], pool.outputs[0]
         assert data is not None and data.shape is not None
         channels, kernel = data.shape[1], pool.attributes.get_ints("kernel_shape")
         assert isinstance(channels, int)
         equal = np.full((channels, 1, *kernel), 1 / prod(kernel), np.float32)
-        name = _free(graph, f"{pooled.name}.equal_weights")
+        name = names.free(f"{pooled.name}.equal_weights")
         weights = ir.Value(name=name, const_value=ir.tensor(equal, name=name))
         weights.type, weights.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(equal.shape)
         graph.register_initializer(weights)
@@ -46,14 +49,15 @@ def keep_pools_in_floats(graph: ir.Graph) -> tuple[str, ...]:
     Returns:
         The names of these pools.
     """
+    names = Names(graph)
     pools = [node for node in graph if node.op_type == "AveragePool"]
     found = [pool for pool in pools if _producer(pool) == "DequantizeLinear"]
     for pool in found:
         data = pool.inputs[0]
         assert data is not None
-        clip, name = ir.node("Clip", [data]), f"{pool.outputs[0].name}.in_floats"
+        clip = ir.node("Clip", [data])
         output = clip.outputs[0]
-        clip.name = output.name = _free(graph, name)
+        clip.name = output.name = names.free(f"{pool.outputs[0].name}.in_floats")
         output.type, output.shape = data.type, data.shape
         graph.insert_before(pool, clip)
         pool.replace_input_with(0, output)
@@ -68,14 +72,6 @@ def _is_convolution(node: ir.Node) -> bool:
     automatic = node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
     known = data is not None and data.shape is not None and isinstance(data.shape[1], int)
     return bool(counted) and known and not automatic and not get("ceil_mode", 0)
-
-
-def _free(graph: ir.Graph, name: str) -> str:
-    """The name, or a longer one where a net has it already."""
-    taken = {*graph.initializers, *(value.name for node in graph for value in node.outputs)}
-    while name in taken:
-        name += "_"
-    return name
 
 
 def _producer(node: ir.Node) -> str | None:

@@ -22,6 +22,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from convexport.calibration.names import Names
 from convexport.calibration.placement import (
     Placement,
     activation_inputs,
@@ -79,7 +80,7 @@ def insert_qdq(
     placed = [_all_quantized(node, scales, placement) for node in nodes]
     values = {str(value.name): value for node in nodes for value in node.outputs}
     values.update((str(value.name), value) for value in model.graph.inputs)
-    graph = _Graph(model.graph, {*values, *map(str, model.graph.initializers)})
+    graph = _Graph(model.graph, Names(model.graph))
     readers = {
         name: [use for use in values[name].uses() if reads_integers(*use, placement)]
         for name in scales
@@ -100,13 +101,13 @@ def insert_qdq(
 
 @dataclass(frozen=True)
 class _Graph:
-    """A graph and the names in it, so that what is added clashes with nothing of the user's."""
+    """A graph that Q/DQ and constants are added to."""
 
     inner: ir.Graph
-    names: set[str]
+    names: Names
 
     def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
-        free = self._free(name)
+        free = self.names.free(name)
         value = ir.Value(name=free, const_value=ir.tensor(array, name=free))
         value.shape = ir.Shape(array.shape)
         value.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
@@ -115,16 +116,10 @@ class _Graph:
 
     def add(self, node: ir.Node, dtype: ir.DataType, shape: ir.Shape | None) -> ir.Value:
         output = node.outputs[0]
-        output.name = node.name = self._free(str(node.name))
+        output.name = node.name = self.names.free(str(node.name))
         output.type, output.shape = ir.TensorType(dtype), shape
         self.inner.append(node)
         return output
-
-    def _free(self, name: str) -> str:
-        while name in self.names:
-            name += "_"
-        self.names.add(name)
-        return name
 
 
 def quantize_weight(

@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
+from convexport.calibration.names import Names
 from convexport.calibration.placement import probabilities
 from convexport.exporter.half_limits import (
     CHANNELS,
@@ -114,7 +115,7 @@ def half_from_ranges(
         precisions={str(node.name): "fp16" if node in ports else "fp32" for node in nodes},
         kept=tuple(kept),
         harmless=tuple(row for row in found if row.reason == HARMLESS),
-        casts=_Typing(copy.graph, ports, _names(copy.graph)).apply(),
+        casts=_Typing(copy.graph, ports, Names(copy.graph)).apply(),
         tightest=tightest,
         headroom_bits=log2(LARGEST / largest) if largest else None,
     )
@@ -132,7 +133,7 @@ class _Typing:
 
     graph: ir.Graph
     ports: Mapping[ir.Node, list[int]]
-    names: set[str]
+    names: Names
 
     def apply(self) -> int:
         """Type weights and activations; the number of Casts."""
@@ -157,7 +158,7 @@ class _Typing:
         if not users:
             return
         array = array_of(weight).astype(np.float16)
-        name = self._free(f"{weight.name}.fp16")
+        name = self.names.free(f"{weight.name}.fp16")
         narrow = ir.Value(name=name, const_value=ir.tensor(array, name=name))
         narrow.shape, narrow.type = weight.shape, ir.TensorType(ir.DataType.FLOAT16)
         for user, place in users:
@@ -174,7 +175,7 @@ class _Typing:
         users, leaves = self._users(value, other), value.is_graph_output() and not wide
         if value.is_initializer() or not (users or leaves):
             return 0
-        name = self._free(f"{value.name}.{suffix}")
+        name = self.names.free(f"{value.name}.{suffix}")
         cast = ir.node("Cast", [value], {"to": int(other)}, name=name)
         output = cast.outputs[0]
         output.name, output.type, output.shape = name, ir.TensorType(other), value.shape
@@ -182,7 +183,7 @@ class _Typing:
         for user, place in users:
             user.replace_input_with(place, output)
         if leaves:
-            output.name, value.name = str(value.name), self._free(f"{value.name}.fp16")
+            output.name, value.name = str(value.name), self.names.free(f"{value.name}.fp16")
             for place, each in enumerate(self.graph.outputs):
                 if each is value:
                     self.graph.outputs[place] = output
@@ -196,18 +197,6 @@ class _Typing:
             for user, place in value.uses()
             if user.op_type != "Cast" and (place in self.ports.get(user, ())) == half
         ]
-
-    def _free(self, name: str) -> str:
-        while name in self.names:
-            name += "_"
-        self.names.add(name)
-        return name
-
-
-def _names(graph: ir.Graph) -> set[str]:
-    values = [*graph.inputs, *graph.initializers.values()]
-    values += [value for node in graph for value in node.outputs]
-    return {str(each.name) for each in (*values, *graph)}
 
 
 def _between(nodes: list[ir.Node], kept: set[ir.Node]) -> list[ir.Node]:

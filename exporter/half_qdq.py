@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import count
 
 import numpy as np
 import onnx_ir as ir
 
+from convexport.calibration.names import Names
 from convexport.calibration.qdq import constant
 from convexport.exporter.flavour_graphs import dequantized
 from convexport.exporter.half import Half, half_from_ranges
@@ -68,7 +68,7 @@ def _magnitude(node: ir.Node, magnitudes: Mapping[str, float]) -> float:
 
 
 def _absorb_casts(graph: ir.Graph) -> None:
-    names = {str(value.name) for node in graph for value in node.outputs} | {*graph.initializers}
+    names = Names(graph)
     for cast in [node for node in graph if node.op_type == "Cast"]:
         source, target = cast.inputs[0], cast.outputs[0]
         assert source is not None
@@ -86,7 +86,7 @@ def _absorb_casts(graph: ir.Graph) -> None:
             graph.remove(dequantize, safe=True)
 
 
-def _widen_dq(graph: ir.Graph, cast: ir.Node, source: ir.Value, names: set[str]) -> None:
+def _widen_dq(graph: ir.Graph, cast: ir.Node, source: ir.Value, names: Names) -> None:
     """Let who reads a DQ's output through a Cast read one that gives FP32 at once."""
     dequantize, target = source.producer(), cast.outputs[0]
     if dequantize is None or dequantize.op_type != "DequantizeLinear" or target.is_graph_output():
@@ -100,19 +100,13 @@ def _widen_dq(graph: ir.Graph, cast: ir.Node, source: ir.Value, names: set[str])
     output.name, output.type, output.shape = target.name, target.type, target.shape
     graph.insert_before(cast, twin)
     ir.convenience.replace_all_uses_with(target, output)
-    target.name = _free(f"{target.name}.cast", names)
+    target.name = names.free(f"{target.name}.cast")
 
 
-def _widened(graph: ir.Graph, scale: ir.Value | None, names: set[str]) -> ir.Value:
+def _widened(graph: ir.Graph, scale: ir.Value | None, names: Names) -> ir.Value:
     assert scale is not None
-    name = _free(f"{scale.name}.fp32", names)
+    name = names.free(f"{scale.name}.fp32")
     wide = ir.Value(name=name, const_value=ir.tensor(constant(scale).astype(np.float32), name=name))
     wide.shape, wide.type = scale.shape, ir.TensorType(ir.DataType.FLOAT)
     graph.register_initializer(wide)
     return wide
-
-
-def _free(name: str, names: set[str]) -> str:
-    found = next(each for n in count() if (each := f"{name}{n or ''}") not in names)
-    names.add(found)
-    return found
