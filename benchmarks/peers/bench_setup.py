@@ -12,7 +12,7 @@ from typing import Any
 from guard import HOW_TO, Limits, ask
 from nets import Net
 from results import Results, Row
-from tools import Tool
+from tools import ONNX, TORCH, Tool
 
 from convexport.benchmarks.host import load_between, load_snapshot
 
@@ -63,7 +63,7 @@ class Setup:
     def quantize(self, net: Net, tool: Tool, count: int, batch: int = 1) -> dict[str, Any]:
         """Let a tool quantize a net; its file takes its place only when it is whole."""
         images = net.images("calibration", count)
-        file = quantized_file(net, tool, count)
+        file = file_of(net, tool, count)
         part = file.parent.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -92,7 +92,7 @@ class Setup:
 
         What a tool could not do within the limits is not tried again.
         """
-        if quantized_file(net, tool, count).exists():
+        if file_of(net, tool, count).exists():
             return {"status": "ok"}
         place = {"net": net.name, "images": count, "tool": tool.name}
         for row in (*self.results.rows("calibrate"), *self.results.rows("error")):
@@ -102,6 +102,10 @@ class Setup:
         return self.quantize(net, tool, count)
 
 
-def quantized_file(net: Net, tool: Tool, count: int) -> Path:
-    """Where a tool's file for a net is."""
+def file_of(net: Net, tool: Tool, count: int) -> Path:
+    """Where a tool's file for a net is; what is not quantized is there, or made now."""
+    if tool is ONNX:
+        return net.model
+    if tool is TORCH:
+        return net.torch_weights()
     return net.directory / "int8" / f"{tool.name}-{count}" / f"model{tool.suffix}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from convexport.benchmarks.torch_baseline import torch_subject
 from convexport.calibration.digits import digits
 from convexport.calibration.images import ImageSet
 from convexport.calibration.photographs import photographs
+from convexport.exporter.options import default_cache
 from convexport.runtime.bundle import Manifest, read_manifest
 
 
@@ -47,6 +50,21 @@ class Net:
     def model(self) -> Path:
         """The simplified FP32 file."""
         return self.directory / "bundle" / self.manifest.model
+
+    def torch_weights(self) -> Path:
+        """The net for PyTorch: its state_dict, and beside it what makes the module anew."""
+        path = self.directory / "torch.pt"
+        facts = path.with_suffix(".json")
+        if not facts.exists():
+            subject = torch_subject(
+                self.directory / "bundle",
+                self.manifest,
+                "torch",
+                cache_dir=default_cache(),
+                scratch=self.directory,
+            )
+            facts.write_text(json.dumps(subject.net))
+        return path
 
     def images(self, purpose: str, count: int) -> Images:
         """``calibration`` images, or other ones for ``evaluation``.

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_setup import Setup, quantized_file
+from bench_setup import Setup, file_of
 from nets import Images, Net
 from numpy.typing import NDArray
 from runners import RUNTIMES
-from tools import Tool
+from tools import ONNX, UNQUANTIZED, Tool
 
 from convexport.benchmarks.accuracy import paired_accuracy
 from convexport.benchmarks.statistics import proportion
@@ -80,11 +80,11 @@ def compare_outputs(reference: Logits, actual: Logits, first: Logits) -> dict[st
 
 
 def output_error(setup: Setup, nets: Iterable[Net], *, count: int, evaluated: int) -> None:
-    """The error of every tool's file in every runtime that it is run by."""
+    """The error of every file in every runtime that it is run by."""
     for net in nets:
         case = _Case(setup, net, count, net.images("evaluation", evaluated))
-        for tool in setup.tools:
-            for runtime in tool.runtimes:
+        for tool in (*UNQUANTIZED, *setup.tools):
+            for runtime in tool.runtimes[tool is ONNX :]:  # its first is what all are compared with
                 wanted = {"net": net.name, "images": count, "tool": tool.name, "runtime": runtime}
                 setup.measured(
                     {"stage": "error", **wanted, "evaluated": case.images.count},
@@ -127,7 +127,7 @@ class _Case:
         answer = self.setup.made(self.net, tool, self.count)
         if answer["status"] != "ok":
             raise _NoLogitsError(answer)
-        return quantized_file(self.net, tool, self.count)
+        return file_of(self.net, tool, self.count)
 
     def _logits(self, file: Path, runtime: str) -> Logits:
         path = self._kept(file, runtime)

@@ -5,6 +5,8 @@ convexport's own sessions take these functions' place as they come.
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +65,21 @@ def _openvino(precision: str | None) -> Callable[[Path, int, int | None], Run]:
     return load
 
 
+def _torch(runtime: str) -> Callable[[Path, int, int | None], Run]:
+    def load(model: Path, threads: int, batch: int | None) -> Run:
+        from convexport.benchmarks.torch_session import TorchSession
+
+        net = json.loads(model.with_suffix(".json").read_text())
+        threads = threads or len(os.sched_getaffinity(0))
+        session = TorchSession(model, net, runtime=runtime, threads=threads)
+        return lambda images: session.run({"input": images})["logits"]
+
+    return load
+
+
 RUNTIMES = {
+    "torch": Runtime(_torch("torch"), (".pt",), foreign=False),
+    "torch.compile": Runtime(_torch("torch.compile"), (".pt",), foreign=False),
     "onnxruntime": Runtime(_ort, (".onnx",), foreign=False),
     "openvino": Runtime(_openvino(None), (".onnx", ".xml"), foreign=True),
     "openvino-f32": Runtime(_openvino("f32"), (".onnx", ".xml"), foreign=True),

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 from results import Results, Row
-from timing import UNQUANTIZED
-from tools import PEERS, PLAIN, ours
+from tools import ONNX, PEERS, PLAIN, UNQUANTIZED, ours
 
 from convexport.benchmarks.samples import Samples
 from convexport.benchmarks.statistics import percentile, ratio_of_medians
@@ -20,6 +19,8 @@ _OTHERS_LIMIT = 0.05
 def write_tables(results: Results) -> str:
     """Everything that was measured, stage by stage."""
     stages = {name: results.rows(name) for name in _TABLES}
+    errors = {_file(row): row for row in stages["error"] if row["status"] == "ok"}
+    stages["latency"] = [{**row, "error": errors.get(_file(row))} for row in stages["latency"]]
     lines = ["# Side by side with other tools", "", "Written by `compare.py table`; do not edit."]
     lines += [line for name, rows in stages.items() if rows for line in _stage(name, rows)]
     every = [row for rows in stages.values() for row in rows]
@@ -38,10 +39,16 @@ def _stage(name: str, rows: Sequence[Row]) -> Iterator[str]:
 
 def _place(row: Row) -> tuple[Any, ...]:
     """Where a row stands: convexport before the others, and these as they are listed."""
-    names = [PLAIN.name, UNQUANTIZED.name, "", *(tool.name for tool in PEERS)]
+    names = [PLAIN.name, *(tool.name for tool in UNQUANTIZED), "", *(tool.name for tool in PEERS)]
     rank = names.index(row["tool"] if row["tool"] in names else "")
     case = (row["images"], row.get("batch", 0), row.get("threads", 0))
     return row["net"], *case, rank, row["tool"], row.get("runtime", "")
+
+
+def _file(row: Row) -> tuple[Any, ...]:
+    """A file in a runtime: what has been said about another file of that name does not count."""
+    names = ("net", "images", "tool", "runtime", "file_sha256")
+    return tuple(row.get(name) for name in names)
 
 
 def _conditions(rows: Sequence[Row]) -> Iterator[str]:
@@ -138,13 +145,21 @@ def _latencies(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
         samples = np.concatenate([_milliseconds(row) for row in mine if row["status"] == "ok"])
         p50 = percentile(samples, 50)
         value = p50.note if p50.value is None else f"{p50.value:.2f} ({p50.low:.2f}–{p50.high:.2f})"
-        base = _medians(groups.get((*key[:4], UNQUANTIZED.name, UNQUANTIZED.runtimes[0]), []))
+        base = _medians(groups.get((*key[:4], ONNX.name, ONNX.runtimes[0]), []))
         pairs = [(base[round_], medians[round_]) for round_ in medians if round_ in base]
-        baseline = (tool, runtime) == (UNQUANTIZED.name, UNQUANTIZED.runtimes[0])
+        baseline = (tool, runtime) == (ONNX.name, ONNX.runtimes[0])
         spread = f"{min(medians.values()):.2f}–{max(medians.values()):.2f}"
         faster = "baseline" if baseline else _times(pairs)
         reached = _share(mine[-1], p50.value)
-        yield *place, value, spread, faster, reached, str(len(samples)), str(len(medians))
+        counted = str(len(samples)), str(len(medians))
+        parity = ("reference", "") if baseline else _parity(mine[-1]["error"])
+        yield *place, value, spread, faster, *parity, reached, *counted
+
+
+def _parity(error: Row | None) -> tuple[str, str]:
+    if error is None:
+        return "not measured", "not measured"
+    return _interval(error["snr_db"]), f"{error['top1']['k']}/{error['top1']['n']}"
 
 
 def _share(row: Row, p50: float | None) -> str:
@@ -169,7 +184,7 @@ def _failure(row: Row) -> str:
 
 def _legend(rows: Sequence[Row]) -> Iterator[str]:
     names = {row["tool"] for row in rows}
-    known = [PLAIN, UNQUANTIZED, *PEERS]
+    known = [PLAIN, *UNQUANTIZED, *PEERS]
     known += [ours(name.partition("-")[2]) for name in sorted(names) if name.startswith("convexp")]
     yield from ("", "## The tools", "")
     yield from (f"- `{tool.name}`: {tool.about}" for tool in known if tool.name in names)
@@ -192,7 +207,8 @@ _TABLES: dict[str, tuple[str, str, _Table]] = {
     "latency": (
         "Latency",
         "net | batch: | threads: | tool | runtime | p50, ms: | medians of processes: "
-        "| times faster: | of the INT8 peak: | samples: | processes:",
+        "| times faster: | signal to noise, dB: | top-1 as FP32: | of the INT8 peak: | samples: "
+        "| processes:",
         _latencies,
     ),
 }

@@ -14,22 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench_setup import Setup, quantized_file
+from bench_setup import Setup, file_of
 from nets import Net
 from runners import RUNTIMES
-from tools import Tool
+from tools import UNQUANTIZED, Tool
 
 from convexport.benchmarks.roofline import measured_peak, operations
 from convexport.runtime.files import sha256_of
-
-# FP32 in ONNX Runtime is the baseline; OpenVINO's own two precisions stand beside it.
-UNQUANTIZED = Tool(
-    name="FP32 file",
-    about="not quantized",
-    module="",
-    foreign=False,
-    runtimes=("onnxruntime", "openvino-f32", "openvino-bf16"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +70,12 @@ def latency(setup: Setup, nets: Iterable[Net], plan: Plan) -> None:
 
 
 def _subjects(setup: Setup, net: Net, count: int) -> Iterable[tuple[Tool, Path, str]]:
-    for tool in (UNQUANTIZED, *setup.tools):
-        made = tool is UNQUANTIZED or setup.made(net, tool, count)["status"] == "ok"
-        if not made:
+    for tool in (*UNQUANTIZED, *setup.tools):
+        if setup.made(net, tool, count)["status"] != "ok":
             setup.say(f"{net.name}: {tool.name} has no file; the stage `error` tells why")
             continue
-        file = net.model if tool is UNQUANTIZED else quantized_file(net, tool, count)
         for runtime in tool.runtimes:
-            yield tool, file, runtime
+            yield tool, file_of(net, tool, count), runtime
 
 
 def _peak(setup: Setup, threads: int) -> float:

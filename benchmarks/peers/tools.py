@@ -69,6 +69,25 @@ PLAIN = Tool(
 )
 _OPENVINO = ("openvino", "openvino-f32")
 
+# Not quantized. FP32 in ONNX Runtime is the baseline; OpenVINO's own two precisions, and PyTorch,
+# stand beside it.
+ONNX = Tool(
+    name="FP32 file",
+    about="not quantized",
+    module="",
+    foreign=False,
+    runtimes=("onnxruntime", "openvino-f32", "openvino-bf16"),
+)
+TORCH = Tool(
+    name="PyTorch",
+    about="the net itself in FP32, eager and by torch.compile as it comes",
+    module="",
+    foreign=False,
+    suffix=".pt",
+    runtimes=("torch", "torch.compile"),
+)
+UNQUANTIZED = (ONNX, TORCH)
+
 PEERS = (
     Tool(
         name="ort-minmax",
