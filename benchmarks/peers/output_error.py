@@ -32,6 +32,8 @@ from convexport.benchmarks.statistics import proportion
 from convexport.runtime.files import sha256_of
 
 _RESAMPLES = 10_000
+# Images that tell what mere rounding does, of files that are not quantized.
+_ROUNDING = 128
 _INTERVAL = (0.025, 0.975)
 
 Floats = NDArray[np.float64]
@@ -82,8 +84,10 @@ def compare_outputs(reference: Logits, actual: Logits, first: Logits) -> dict[st
 def output_error(setup: Setup, nets: Iterable[Net], *, count: int, evaluated: int) -> None:
     """The error of every file in every runtime that it is run by."""
     for net in nets:
-        case = _Case(setup, net, count, net.images("evaluation", evaluated))
+        every = _Case(setup, net, count, net.images("evaluation", evaluated))
+        few = _Case(setup, net, count, net.images("evaluation", min(evaluated, _ROUNDING)))
         for tool in (*UNQUANTIZED, *setup.tools):
+            case = few if tool in UNQUANTIZED else every
             for runtime in tool.runtimes[tool is ONNX :]:  # its first is what all are compared with
                 wanted = {"net": net.name, "images": count, "tool": tool.name, "runtime": runtime}
                 setup.measured(

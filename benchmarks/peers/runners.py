@@ -65,6 +65,15 @@ def _openvino(precision: str | None) -> Callable[[Path, int, int | None], Run]:
     return load
 
 
+def _session(model: Path, threads: int, batch: int | None) -> Run:
+    """As ``convexport.load`` runs an INT8 bundle for OpenVINO."""
+    from convexport.runtime.openvino_session import OpenvinoSession
+
+    session = OpenvinoSession(model, threads=threads)
+    name, output = session.inputs[0].name, session.outputs[0].name
+    return lambda images: session.run({name: images})[output]
+
+
 def _torch(runtime: str) -> Callable[[Path, int, int | None], Run]:
     def load(model: Path, threads: int, batch: int | None) -> Run:
         from convexport.benchmarks.torch_session import TorchSession
@@ -81,6 +90,7 @@ RUNTIMES = {
     "torch": Runtime(_torch("torch"), (".pt",), foreign=False),
     "torch.compile": Runtime(_torch("torch.compile"), (".pt",), foreign=False),
     "onnxruntime": Runtime(_ort, (".onnx",), foreign=False),
+    "openvino-convexport": Runtime(_session, (".onnx",), foreign=True),
     "openvino": Runtime(_openvino(None), (".onnx", ".xml"), foreign=True),
     "openvino-f32": Runtime(_openvino("f32"), (".onnx", ".xml"), foreign=True),
     "openvino-bf16": Runtime(_openvino("bf16"), (".onnx", ".xml"), foreign=True),

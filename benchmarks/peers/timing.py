@@ -8,9 +8,10 @@ visits all files in an order of its own; rounds are what a claim rests on.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -45,28 +46,24 @@ class Plan:
 def latency(setup: Setup, nets: Iterable[Net], plan: Plan) -> None:
     """Time every file in each of its runtimes."""
     peaks = {threads: _peak(setup, threads) for threads in plan.threads}
-    for net in nets:
-        subjects = list(_subjects(setup, net, plan.count))
-        counted = operations(net.model)
-        for batch in plan.batches:
-            for threads in plan.threads:
-                roof = {"operations": counted * batch, "int8_peak": peaks[threads]}
-                for round_ in range(plan.rounds):
-                    order = list(subjects)
-                    random.Random(f"{net.name}/{batch}/{threads}/{round_}").shuffle(order)
-                    for tool, file, runtime in order:
-                        wanted = {
-                            "stage": "latency",
-                            "net": net.name,
-                            "tool": tool.name,
-                            "images": plan.count,
-                            "runtime": runtime,
-                            "batch": batch,
-                            "threads": threads,
-                            "round": round_,
-                        }
-                        measure = partial(_measure, setup, net, file, plan, wanted)
-                        setup.measured(wanted, lambda: {**roof, **measure()})  # noqa: B023
+    ready = [(net, [*_subjects(setup, net, plan.count)], operations(net.model)) for net in nets]
+    # All cases once, then all once more: what cuts it short takes a round from each.
+    for round_, (net, subjects, counted), batch, threads in product(
+        range(plan.rounds), ready, plan.batches, plan.threads
+    ):
+        roof = {"operations": counted * batch, "int8_peak": peaks[threads]}
+        place = {"net": net.name, "images": plan.count, "batch": batch, "threads": threads}
+        order = list(subjects)
+        random.Random(f"{net.name}/{batch}/{threads}/{round_}").shuffle(order)
+        for tool, file, runtime in order:
+            wanted = {"stage": "latency", "tool": tool.name, "runtime": runtime, **place}
+            wanted["round"] = round_
+            measure = partial(_measure, setup, net, file, plan, wanted)
+            setup.measured(wanted, partial(_beside, roof, measure))
+
+
+def _beside(roof: dict[str, float], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return {**roof, **measure()}
 
 
 def _subjects(setup: Setup, net: Net, count: int) -> Iterable[tuple[Tool, Path, str]]:

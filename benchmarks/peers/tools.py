@@ -159,11 +159,11 @@ def ours(method: str) -> Tool:
     """convexport with one of its methods, ``auto``, or ``every``: all methods from one pass."""
     return Tool(
         name=f"convexport-{method}",
-        about=f"convexport's target cpu, method {method}",
+        about=f"convexport's target cpu, method {method}, without equalization",
         module="ours",
         options={"method": method},
         foreign=False,
-        runtimes=("onnxruntime", "openvino-f32"),
+        runtimes=("onnxruntime", "openvino-convexport"),
     )
 
 
