@@ -48,10 +48,8 @@ class Scale:
 
 def scale_of(threshold: Threshold, dtype: str) -> Scale:
     """The scale and zero point for a threshold, by the table above."""
-    step, zero = threshold.value / 127, 0
-    if dtype == "uint8":
-        step = (threshold.low + threshold.high) / 255
-        zero = round(threshold.low / step)
+    step = threshold.step(dtype)
+    zero = round(threshold.low / step) if dtype == "uint8" else 0
     return Scale(np.float32(max(step, _SMALLEST_SCALE)), np.array(zero, dtype=dtype))
 
 

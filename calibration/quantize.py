@@ -54,8 +54,9 @@ def decide(
 ) -> Decided:
     """The thresholds and scales of all activations that the placement quantizes."""
     sources = scale_sources(graph, placement)
-    chosen = {name: thresholds.of(group, method) for name, group in sources.items()}
-    return Decided(chosen, {n: scale_of(t, placement.activations) for n, t in chosen.items()})
+    dtype = placement.activations
+    chosen = {name: thresholds.of(group, method, dtype) for name, group in sources.items()}
+    return Decided(chosen, {name: scale_of(each, dtype) for name, each in chosen.items()})
 
 
 def quantize(

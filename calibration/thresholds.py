@@ -36,6 +36,10 @@ class Threshold:
     low: float
     high: float
 
+    def step(self, dtype: str) -> float:
+        """What lies between two of the integers, ``uint8`` or ``int8`` (see ``qdq``)."""
+        return (self.low + self.high) / 255 if dtype == "uint8" else self.value / 127
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
@@ -88,22 +92,23 @@ class Thresholds:
 
     def __init__(self, ranges: Mapping[str, TensorRange]) -> None:
         self.ranges = ranges
-        self._decided: dict[tuple[tuple[str, ...], Method], Threshold] = {}
+        self._decided: dict[tuple[tuple[str, ...], Method, str], Threshold] = {}
 
-    def of(self, tensors: tuple[str, ...], method: Method) -> Threshold:
-        """The one threshold of tensors that share a scale."""
-        known = (tensors, method)
+    def of(self, tensors: tuple[str, ...], method: Method, dtype: str = "int8") -> Threshold:
+        """The one threshold of tensors that share a scale; see ``threshold``."""
+        known = (tensors, method, dtype)
         if known not in self._decided:
             seen = reduce(TensorRange.merge, (self.ranges[name] for name in tensors))
-            self._decided[known] = threshold(seen, method)
+            self._decided[known] = threshold(seen, method, dtype)
         return self._decided[known]
 
 
-def threshold(seen: TensorRange, method: Method) -> Threshold:
+def threshold(seen: TensorRange, method: Method, dtype: str = "int8") -> Threshold:
     """Decide a threshold; that of a tensor that was always zero is 1.
 
     Args:
         method: any but ``auto``, which needs more than ranges.
+        dtype: of the integers, ``uint8`` or ``int8``: what ``mse`` loses depends on their step.
     """
     if method.name == "auto":
         raise ValueError("auto is chosen by measurement, not from ranges")
@@ -113,11 +118,15 @@ def threshold(seen: TensorRange, method: Method) -> Threshold:
     if method.name == "percentile":
         value = percentile_of(seen, method.percentile)
     elif method.name == "mse":
-        value = mse_of(seen)
+        value = mse_of(seen, dtype)
     elif method.name == "entropy":
         value = entropy_of(seen)
     # A percentile may be that of zeros alone.
-    value = value or seen.magnitude
+    return _covering(seen, value or seen.magnitude)
+
+
+def _covering(seen: TensorRange, value: float) -> Threshold:
+    """Up to a magnitude, on the sides where there is something."""
     return Threshold(value, max(0.0, min(value, -seen.minimum)), max(0.0, min(value, seen.maximum)))
 
 
@@ -132,15 +141,16 @@ def percentile_of(seen: TensorRange, percentile: float) -> float:
     return min(float(edges(len(seen.counts))[index + 1]), seen.magnitude)
 
 
-def mse_of(seen: TensorRange) -> float:
-    """The magnitude T for which integers of step T/127, clipped at T, lose the least power.
+def mse_of(seen: TensorRange, dtype: str = "int8") -> float:
+    """The magnitude T for which integers of the type, clipped at T, lose the least power.
 
     Within a bin, values are taken to be spread evenly; the error is integrated exactly.
     """
     counts, edge = _occupied(seen)
 
     def best(candidates: NDArray[np.floating]) -> float:
-        errors = [_power_lost(counts, edge, value) for value in candidates]
+        steps = [_covering(seen, float(value)).step(dtype) for value in candidates]
+        errors = [_power_lost(counts, edge, *each) for each in zip(candidates, steps, strict=True)]
         return float(candidates[int(np.argmin(errors))])
 
     largest = min(seen.magnitude, float(edge[-1]))
@@ -173,8 +183,7 @@ def _occupied(seen: TensorRange) -> tuple[_Array, _Array]:
     return seen.counts[first:end].astype(np.float64), edge
 
 
-def _power_lost(counts: _Array, edge: _Array, value: float) -> float:
-    step = value / 127
+def _power_lost(counts: _Array, edge: _Array, value: float, step: float) -> float:
     within = np.minimum(edge, value)
     # The integral of the squared distance to the nearest multiple of the step, and beyond the
     # last of them to that.
