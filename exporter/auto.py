@@ -1,18 +1,21 @@
 """``--target auto``: the fastest of what is installed here, among those that pass their gates.
 
 Candidates are the targets below in each precision that may be built. Each is taken through its
-stages, most of which they share; those left are measured side by side in one benchmark.
+stages, most of which they share; those left are measured side by side in one benchmark. Where the
+precision is not the user's own choice, speed alone does not make INT8 win: labels must show that it
+keeps accuracy, or without any the logits, or a budget that was asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from convexport.benchmarks.report.document import REPORT
 from convexport.benchmarks.statistics import Ratio, ratio_of_medians
+from convexport.benchmarks.verify import LOW_SQNR_DB
 from convexport.exporter.bundle_writer import existing_bundle
 from convexport.exporter.cache import StageCache, StageResult, stage_key
 from convexport.exporter.data import choose_images
@@ -37,6 +40,8 @@ from convexport.runtime.sessions import require_runtime
 # first, and of equals the one that needs no further package.
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 CANDIDATES = ("cpu", "openvino")
+# No candidates: their engines and graphs are made for a GPU. Named where their runtime is here.
+_ON_GPUS = ("cuda", "tensorrt")
 BASELINE = "cpu fp32"
 
 
@@ -53,7 +58,7 @@ def build_auto(model: str, options: BuildOptions, events: Events) -> BuildResult
     some = replace(options, precision="int8" if "int8" in precisions else precisions[0])
     source = find_source(model, options, events.note)
     images = choose_images(source, some)
-    for note in (*source.notes, *images.notes):
+    for note in (*source.notes, *images.notes, *_not_tried()):
         events.note(note)
     rows = [(TARGETS[name], precision) for precision in precisions for name in CANDIDATES]
     request = common_request(source, images, options)
@@ -119,10 +124,14 @@ class Race:
             return
         build.events.begin(label)
         try:
-            self.made[label] = build, build.make()
+            made = build.make()
+            asked = build.options.precision or build.options.max_drop
+            if build.precision == "int8" and not asked:
+                require_sound(made)
+            self.made[label] = build, made
         except (GateError, UnsupportedError) as error:
             self.lost[label] = error
-            build.events.note(f"{label} is out: {error.what}")
+            build.events.note(f"{label} is out: {error.what}; {error.hint}")
 
     def run(self) -> tuple[Build, Made]:
         """Measure them side by side with the FP32 baseline; the chosen one, with all latencies.
@@ -160,6 +169,41 @@ class Race:
                 }
             )
         return rows + [_out(label, error) for label, error in self.lost.items()]
+
+
+def require_sound(made: Made) -> None:
+    """Let no INT8 win by speed that nobody asked for, and that may have lost the task.
+
+    Raises:
+        GateError: E0587, labels do not show that accuracy is kept; without any, noise is high.
+    """
+    accuracy, noise = made.facts.get("accuracy"), _parity(made, "int8")["sqnr_db"]
+    if accuracy is not None and not accuracy["non_inferior"]:
+        lost = f"top-1 may have dropped by {accuracy['high_pp']:.2f} points"
+        limit = f"{accuracy['margin_pp']:g} is the margin"
+    elif accuracy is None and noise is not None and noise < LOW_SQNR_DB:
+        lost = f"only {noise:.1f} dB of signal to noise are kept"
+        limit = f"{LOW_SQNR_DB:g} are wanted where no labels tell"
+    else:
+        return
+    raise GateError(
+        "E0587",
+        f"{lost}, {limit}",
+        why="INT8 is chosen for its speed only where it is shown to keep the task",
+        hint="give --max-drop, or --int8 to take it as it is",
+    )
+
+
+def _not_tried() -> Iterator[str]:
+    for name in _ON_GPUS:
+        try:
+            require_runtime(TARGETS[name].runtime, TARGETS[name].provider)
+        except (MachineError, UnsupportedError):
+            continue
+        yield (
+            f"--target auto tries {' and '.join(CANDIDATES)} alone: the runtime of {name} is "
+            f"installed here too, build it with --target {name} and measure both"
+        )
 
 
 class _Once(Events):

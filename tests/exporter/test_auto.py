@@ -161,6 +161,44 @@ def test_what_fails_its_gate_does_not_win(
     assert lost["error"]["code"] == "E0564"
 
 
+@pytest.mark.parametrize(
+    ("weights", "percentile", "said"),
+    [("digits", "80", "1 is the margin"), ("random", "99", "dB of signal to noise are kept, 20 ")],
+)
+def test_int8_does_not_win_by_speed_alone(
+    invoke: Any, home: Path, cache: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch,
+    weights: str, percentile: str, said: str,
+) -> None:  # fmt: skip
+    """Of a net that clips too much, with labels that show it and without."""
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr(sessions, "cpu_flags", lambda: frozenset({"avx512_vnni"}))
+    clock(LATENCIES)
+    clipped = ("--method", "percentile", "--percentile", percentile, "--repair", "none")
+    command = ("build", "lenet5", "--weights", weights, "--target", "auto", "--offline", *clipped)
+    done = invoke(*command, "--cache-dir", str(cache), "-o", "out")
+    assert done.code == 0, done.err
+    assert target_of(home / "out") == ("cpu", "fp32")
+    lost = outcomes(home / "out")["cpu int8"]
+    assert lost["outcome"] == "failed" and said in lost["why"] and "--max-drop" in done.err
+    # Asked for, it is built.
+    assert invoke(*command, "--int8", "--cache-dir", str(cache), "-o", "asked").code == 0
+    assert target_of(home / "asked") == ("cpu", "int8")
+
+
+def test_what_runs_on_a_gpu_is_named_where_it_is_installed(
+    invoke: Any, auto: tuple[str, ...], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    clock(LATENCIES)
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    done = invoke(*auto, "--fp32", "-o", "out")
+    said = " ".join(done.err.split())
+    assert done.code == 0 and "build it with --target cuda" in said
+    assert "tensorrt" not in said
+
+
 def test_without_openvino_the_cpu_is_left(
     invoke: Any, home: Path, auto: tuple[str, ...], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
