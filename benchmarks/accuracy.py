@@ -195,9 +195,13 @@ def mcnemar_exact(b: int, c: int) -> float:
     return min(1.0, 2 * float(binomial_cdf(b + c, 0.5)[min(b, c)]))
 
 
-def tango_interval(b: int, c: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of (b - c) / n, within -1..1; b + c <= n, n >= 1."""
-    z = normal_quantile(1 - (1 - CONFIDENCE) / 2)
+def tango_interval(b: int, c: int, n: int, *, tries: int = 1) -> tuple[float, float]:
+    """The 95 % interval of (b - c) / n, within -1..1; b + c <= n, n >= 1.
+
+    Args:
+        tries: how many such intervals have to hold together (Bonferroni).
+    """
+    z = normal_quantile(1 - (1 - CONFIDENCE) / 2 / tries)
     middle = (b - c) / n
     # The statistic falls as D grows: it is above z left of the interval, below -z right of it.
     low = _falls_to(z, -1.0, middle, b, c, n)

@@ -231,9 +231,13 @@ def ratio_of_groups(first: Numbers, other: Numbers) -> tuple[float, float, float
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
 
-def proportion(k: int, n: int) -> Proportion:
-    """k of n with Wilson's score interval (Wilson 1927, JASA 22); 0 <= k <= n, n >= 1."""
-    z2 = normal_quantile(1 - _TAIL) ** 2
+def proportion(k: int, n: int, *, tries: int = 1) -> Proportion:
+    """k of n with Wilson's score interval (Wilson 1927, JASA 22); 0 <= k <= n, n >= 1.
+
+    Args:
+        tries: how many such intervals have to hold together (Bonferroni).
+    """
+    z2 = normal_quantile(1 - _TAIL / tries) ** 2
     centre = (k + z2 / 2) / (n + z2)
     half = math.sqrt(z2 * (k * (n - k) / n + z2 / 4)) / (n + z2)
     # At the edges the bound is exactly the edge; rounding would leave a hair.

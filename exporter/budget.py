@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from convexport.benchmarks.accuracy import paired_accuracy
+from convexport.benchmarks.accuracy import paired_accuracy, tango_interval
 from convexport.benchmarks.parity import compare
 from convexport.benchmarks.statistics import proportion
 from convexport.calibration.budget import smallest_kept
@@ -62,11 +62,12 @@ class Loss:
 
     Attributes:
         measure: what is counted, on which images.
-        upper_bound: of what a model loses, as a share: the upper end of the 95 % interval.
+        upper_bound: of what a model loses, as a share: the upper end of the 95 % interval, or of
+            one of as many as are told that hold together.
     """
 
     measure: str
-    upper_bound: Callable[[Runner], float]
+    upper_bound: Callable[[Runner, int], float]
 
 
 def loss_of(held_out: HeldOut, fp32: Path, reference: Path) -> Loss:
@@ -80,9 +81,9 @@ def loss_of(held_out: HeldOut, fp32: Path, reference: Path) -> Loss:
     if not labels_file.is_file():
         expected = held_out.logits(OrtSession(fp32))
 
-        def disagreement(session: Runner) -> float:
+        def disagreement(session: Runner, tries: int) -> float:
             agree = compare(expected, held_out.logits(session)).top1
-            return proportion(agree.n - agree.k, agree.n).high
+            return proportion(agree.n - agree.k, agree.n, tries=tries).high
 
         description = f"{held_out.images.description} ({len(expected)})"
         return Loss(f"top-1 disagreement with FP32 on {description}", disagreement)
@@ -90,8 +91,10 @@ def loss_of(held_out: HeldOut, fp32: Path, reference: Path) -> Loss:
     inputs = np.load(reference / "evaluation_inputs.npy", mmap_mode="r")
     wanted = np.load(reference / "evaluation_logits.npy")
 
-    def drop(session: Runner) -> float:
-        return paired_accuracy(wanted, run_in_batches(session, inputs), labels).high_pp / 100
+    def drop(session: Runner, tries: int) -> float:
+        found = paired_accuracy(wanted, run_in_batches(session, inputs), labels)
+        apart = (found.only_reference, found.only_actual)
+        return tango_interval(*apart, len(labels), tries=tries)[1]
 
     return Loss(f"top-1 drop on {len(labels)} labelled images", drop)
 
@@ -112,10 +115,10 @@ def keep_within(
     measure = f"{loss.measure}, with ONNX Runtime"
     bounds: dict[frozenset[str], float] = {}
 
-    def meets(kept: frozenset[str]) -> bool:
+    def meets(kept: frozenset[str], tries: int) -> bool:
         trials.report(f"keeping {len(kept)} layers in floats")
         with trials.session(replace(recipe, kept=kept)) as session:
-            bounds[kept] = loss.upper_bound(session)
+            bounds[kept] = loss.upper_bound(session, tries)
         return bounds[kept] <= max_drop
 
     names = [each.node for each in ranking]
@@ -140,7 +143,7 @@ def require_within(max_drop: float, entrant: Entrant, loss: Loss) -> dict[str, A
     Raises:
         GateError: E0586, it is beyond the budget there.
     """
-    bound, target = loss.upper_bound(entrant.open()), entrant.target
+    bound, target = loss.upper_bound(entrant.open(), 1), entrant.target
     if bound > max_drop:
         raise GateError(
             "E0586",
