@@ -15,7 +15,6 @@ from convexport.benchmarks.torch_baseline import torch_subject
 from convexport.calibration.digits import digits
 from convexport.calibration.images import ImageSet
 from convexport.calibration.photographs import photographs
-from convexport.exporter.options import default_cache
 from convexport.runtime.bundle import Manifest, read_manifest
 
 
@@ -60,7 +59,7 @@ class Net:
                 self.directory / "bundle",
                 self.manifest,
                 "torch",
-                cache_dir=default_cache(),
+                cache_dir=self.directory,
                 scratch=self.directory,
             )
             facts.write_text(json.dumps(subject.net))
