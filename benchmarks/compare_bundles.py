@@ -91,6 +91,7 @@ def compare_bundles(
     extras: Extras = NOTHING,
     *,
     cache_dir: Path | None = None,
+    check: Callable[[Path], Verification] = verify,
     report: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
     """Measure bundles against a baseline.
@@ -101,6 +102,7 @@ def compare_bundles(
             bundle's net in PyTorch; None takes the first bundle's own FP32 reference.
         extras: what else to measure of the bundles.
         cache_dir: where published weights are kept, for PyTorch.
+        check: verifies a bundle before it is timed.
 
     Raises:
         GateError: a bundle or PyTorch fails its parity here: then its latency says nothing.
@@ -113,7 +115,7 @@ def compare_bundles(
     parity = {}
     for bundle in (*bundles, *baseline):
         report(f"parity of {bundle.name}")
-        parity[_label(bundle)] = verify(bundle)
+        parity[_label(bundle)] = check(bundle)
     manifests = {_label(bundle): read_manifest(bundle) for bundle in bundles}
     first = manifests[labels[0]]
     measured = [_subject(_label(bundle), bundle, manifests[_label(bundle)]) for bundle in bundles]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,42 @@ from convexport.runtime.sessions import open_session
 _CPU = {"onnxruntime": "CPUExecutionProvider", "openvino": "CPU"}
 
 
-def layers(bundle: Path, *, threads: int = 0, seconds: float = 1.0) -> dict[str, Any]:
-    """Run a bundle's model under its runtime's profile, measure the machine, and compare.
+class Roof:
+    """What this machine can do; each thing of it is measured when it is first asked for.
 
     Args:
-        threads: of the runtime and of what measures the machine; 0 takes as many as CPUs.
-        seconds: for each thing of the machine that is measured.
+        threads: of what measures it, and of the runtime; 0 takes as many as CPUs.
+        seconds: for each thing that is measured.
+
+    Raises:
+        UsageError: E0277, that is no time to measure for.
+    """
+
+    def __init__(self, threads: int = 0, seconds: float = 1.0) -> None:
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise UsageError("E0277", f"nothing can be measured for {seconds} seconds")
+        self.threads, self._seconds = threads or affinity(), seconds
+        self._peaks: dict[str, Peak] = {}
+
+    def peak(self, precision: str) -> Peak:
+        """The fastest matrix product in that precision; see ``measured_peak``."""
+        if precision not in self._peaks:
+            self._peaks[precision] = measured_peak(
+                precision, threads=self.threads, seconds=self._seconds
+            )
+        return self._peaks[precision]
+
+    @cached_property
+    def bandwidth(self) -> Bandwidth:
+        """The fastest copies."""
+        return measured_bandwidth(threads=self.threads, seconds=self._seconds)
+
+
+def layers(bundle: Path, roof: Roof) -> dict[str, Any]:
+    """Run a bundle's model under its runtime's profile, and compare with the machine.
+
+    Args:
+        roof: of this machine; one for several bundles measures it once.
 
     Returns:
         JSON: ``fraction`` of the whole, ``layers``, the slowest first, what was measured of the
@@ -39,16 +70,13 @@ def layers(bundle: Path, *, threads: int = 0, seconds: float = 1.0) -> dict[str,
         ``notes`` on what does not add up.
 
     Raises:
-        UsageError: E0277, that is no time to measure for.
         InputError: it is no bundle, or it is damaged.
         UnsupportedError: E0661, it is for another runtime than those of CPUs.
     """
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise UsageError("E0277", f"nothing can be measured for {seconds} seconds")
     manifest = read_manifest(bundle)
     verify_files(bundle, manifest)
     _require_cpu(manifest)
-    threads = threads or affinity()
+    threads = roof.threads
     sample, _ = read_golden(bundle, manifest)
     model = bundle / manifest.model
     file = FileLayers(model, len(sample))
@@ -59,15 +87,12 @@ def layers(bundle: Path, *, threads: int = 0, seconds: float = 1.0) -> dict[str,
         model, runtime=runtime, provider=manifest.provider, precision=precision, threads=threads
     )
     whole = pass_ms(session, sample)
-    peaks = {
-        kind: measured_peak(kind, threads=threads, seconds=seconds)
-        for kind in sorted({row["precision"] for row in rows if row["ops"]})
-    }
-    bandwidth = measured_bandwidth(threads=threads, seconds=seconds)
+    kinds = sorted({row["precision"] for row in rows if row["ops"]})
+    peaks = {kind: roof.peak(kind) for kind in kinds}
     return {
         "name": manifest.name,
         "model_sha256": manifest.files[manifest.model],
-        **against_roof(rows, whole, file.operations, peaks, bandwidth),
+        **against_roof(rows, whole, file.operations, peaks, roof.bandwidth),
         "conditions": _conditions(manifest, session.runtime, len(sample), threads),
     }
 
@@ -121,6 +146,7 @@ def against_roof(
         "peaks": [vars(peak) for peak in peaks.values()],
         "bandwidth": [{"bytes": n, "bytes_per_s": rate} for n, rate in bandwidth.rates.items()],
         "ms": whole,
+        "operations": operations,
         "roof_ms": roof,
         "fraction": roof / whole,
         "layers": rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ def bench(bundles: tuple[Path, ...], against: Path | None, as_json: bool, **give
     names = ("processes", "batch", "seed", "threads")
     chosen = {name: given[name] for name in names if given[name] is not None}
     options = LatencyOptions(duration_s=given["seconds"], **chosen)
-    extras = _extras(given)
+    extras = extras_of(given)
     if given["max_slowdown"] is not None and given["baseline"] is None:
         raise UsageError("E0284", "--max-slowdown is for --baseline", hint="add --baseline FILE")
     _require_place(given["save"])
@@ -137,7 +138,8 @@ def _require_place(save: Path | None) -> None:
         )
 
 
-def _extras(given: dict[str, Any]) -> Extras:
+def extras_of(given: Mapping[str, Any]) -> Extras:
+    """What the options ask for beside latencies; ``report --measure`` has them, too."""
     from convexport.benchmarks.compare_bundles import Extras
     from convexport.benchmarks.scenarios import Scenario
 

@@ -19,14 +19,14 @@ from convexport.exporter.commands import BUNDLE, JSON, print_result
 @JSON
 def limits(bundle: Path, threads: int | None, seconds: float, top: int, as_json: bool) -> None:
     """Each layer's time, and how much of the machine's measured limit it reaches."""
-    from convexport.benchmarks.limits import layers
+    from convexport.benchmarks.limits import Roof, layers
     from convexport.exporter.console import ConsoleEvents
 
     events = ConsoleEvents()
     events.start("limits")
     events.detail("layers, the fastest products, the fastest copies")
     try:
-        found = layers(bundle, threads=threads or 0, seconds=seconds)
+        found = layers(bundle, Roof(threads or 0, seconds))
     finally:
         events.close()
     print_result(as_json, found, lambda: _text(found, top))

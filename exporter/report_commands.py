@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Group
 
+from convexport.exporter.bench_commands import bench as bench_command
+from convexport.exporter.bench_commands import extras_of
 from convexport.exporter.commands import JSON, print_result
-from convexport.runtime.errors import UsageError
+from convexport.runtime.errors import InputError, UsageError
 
 _ALL = ("html", "markdown")
+_OF_BENCH = ("scenarios", "qps", "bound_ms", "samples_per_query", "parts", "soak", "batches")
 
 
 @click.command()
@@ -21,10 +25,17 @@ _ALL = ("html", "markdown")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Directory to write into.")
 @click.option("--html", "only", flag_value="html", help="Beside the JSON only the page.")
 @click.option("--markdown", "only", flag_value="markdown", help="Beside the JSON only Markdown.")
-@click.option("--bench", type=click.Path(path_type=Path), help="What bench wrote as JSON of them.")
+@click.option("--bench", type=click.Path(path_type=Path), help="What bench --save wrote of them.")
+@click.option(
+    "--verify",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="What verify --json or merge --json printed of one of them; as often as you like.",
+)
 @click.option("--measure", is_flag=True, help="Measure all of them now, here, side by side.")
 @click.option("--data", help="With --measure: labelled images, a folder a class; or digits.")
 @click.option("--seconds", type=float, help="With --measure, for each model.  [default: 10]")
+@click.option("--batch", type=int, help="With --measure.  [default: the bundle's own, or 1]")
 @JSON
 def report(
     sources: tuple[Path, ...], output: Path | None, only: str | None, as_json: bool, **given: Any
@@ -32,20 +43,27 @@ def report(
     """Write report.html, report.json and report.md.
 
     SOURCE is a bundle, several bundles of one net, or a report.json. What they measured is shown;
-    nothing is measured without --measure. With --bench it is what `bench --json` printed.
+    nothing is measured without --measure, which takes bench's options, too. With --bench it is
+    what `bench --save` wrote.
 
     convexport report verify FILE computes every number of a report.json again, and compares
     hashes with the files beside it: exit code 3 where something differs."""
-    given["measure"] = given["measure"] or None
     if str(sources[0]) == "verify":
         _refuse(**({only: only} if only else {}), output=output, **given)
-        return _verify(sources[1:], as_json)
-    bench, measure, data, seconds = (given[key] for key in ("bench", "measure", "data", "seconds"))
-    if not measure:
-        _refuse(needed="--measure", data=data, seconds=seconds)
+        return _check(sources[1:], as_json)
+    if given["measure"]:
+        _refuse(needed="bundles that are not measured now", bench=given["bench"])
+        if given["data"] is not None:
+            _refuse(needed="images counted apart, --data counts them now", verify=given["verify"])
+        found = _measured(sources, given)
     else:
-        _refuse(needed="bundles that are not measured now", bench=bench)
-    found = _measured(sources, data, seconds) if measure else _found(sources, bench)
+        now = ("data", "seconds", "batch", *_OF_BENCH)
+        _refuse(needed="--measure", **{name: given[name] for name in now})
+        found = _found(sources, given["bench"])
+    if given["verify"]:
+        from convexport.benchmarks.report.measured import with_verifications
+
+        found = with_verifications(found, given["verify"])
     written = _written(found, output or Path("report"), only)
     print_result(as_json, {"written": [str(path) for path in written], "report": found},
            lambda: _as_text(found, written))  # fmt: skip
@@ -60,25 +78,40 @@ def _found(sources: tuple[Path, ...], bench: Path | None) -> dict[str, Any]:
 
         return of_benchmark(sources, read_json(bench, limit=1 << 30))
     if len(sources) == 1 and not sources[0].is_dir():
+        if not sources[0].exists():
+            raise InputError(
+                "E0304",
+                "there is no bundle and no report of that name",
+                where=str(sources[0]),
+                hint="name a bundle's directory, or a report.json",
+            )
         return read_report(sources[0])
     return of_bundles(sources)
 
 
-def _measured(sources: tuple[Path, ...], data: str | None, seconds: float | None) -> dict[str, Any]:
+def _measured(sources: tuple[Path, ...], given: Mapping[str, Any]) -> dict[str, Any]:
     from convexport.benchmarks.latency import LatencyOptions
-    from convexport.benchmarks.report.measured import measured
-    from convexport.calibration.digits import digits
-    from convexport.calibration.images import folder
+    from convexport.benchmarks.report.measured import measured, own_batch
     from convexport.exporter.console import ConsoleEvents
+    from convexport.exporter.verify_command import images_of, partial_of
 
-    images = None
-    if data is not None:
-        images = digits("test") if data == "digits" else folder(Path(data))
-    options = LatencyOptions() if seconds is None else LatencyOptions(duration_s=seconds)
+    extras, images = extras_of(given), images_of(given["data"])
+    batch = own_batch(sources[0]) if given["batch"] is None else given["batch"]
+    options = LatencyOptions(batch=batch)
+    if given["seconds"] is not None:
+        options = replace(options, duration_s=given["seconds"])
     events = ConsoleEvents()
     events.start("report")
     try:
-        return measured(sources, images, options, events.detail, events.advance)
+        return measured(
+            sources,
+            images,
+            options,
+            extras,
+            report=events.detail,
+            progress=events.advance,
+            partial=partial_of,
+        )
     finally:
         events.close()
 
@@ -96,7 +129,7 @@ def _written(found: Mapping[str, Any], output: Path, only: str | None) -> list[P
     return [output / name for name in contents]
 
 
-def _verify(paths: tuple[Path, ...], as_json: bool) -> None:
+def _check(paths: tuple[Path, ...], as_json: bool) -> None:
     from convexport.benchmarks.report.check import check
 
     if len(paths) != 1:
@@ -138,7 +171,12 @@ def _as_text(found: Mapping[str, Any], written: list[Path]) -> Any:
 
 
 def _refuse(*, needed: str = "", **options: Any) -> None:
+    flags = {param.name: param.opts[0] for param in report.params}
     for name, value in options.items():
-        if value is not None:
-            what = f"--{name} is for {needed}" if needed else f"--{name} is not for report verify"
-            raise UsageError("E0296", what, hint=f"leave --{name} out")
+        if value is not None and value is not False and value != ():
+            flag = flags.get(name, f"--{name}")
+            what = f"{flag} is for {needed}" if needed else f"{flag} is not for report verify"
+            raise UsageError("E0296", what, hint=f"leave {flag} out")
+
+
+report.params += [each for each in bench_command.params if each.name in _OF_BENCH]

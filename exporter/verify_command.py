@@ -13,6 +13,7 @@ from convexport.exporter.commands import BUNDLE, JSON, print_result, share
 if TYPE_CHECKING:
     from convexport.benchmarks.shards import Shard
     from convexport.benchmarks.verify import Verification
+    from convexport.calibration.images import ImageSet
 
 _MARGIN = click.option(
     "--margin",
@@ -57,14 +58,14 @@ def verify(
         )
     events = ConsoleEvents()
     events.start("verify")
-    images, seen = _images(data), events.advance
+    images, seen = images_of(data), events.advance
     found: Verification | Shard
     try:
         if save is None:
-            found = room.verify(bundle, images, options, progress=seen, partial=_partial)
+            found = room.verify(bundle, images, options, progress=seen, partial=partial_of)
         else:
             found = room.verify_shard(
-                bundle, images, options, save, progress=seen, partial=_partial
+                bundle, images, options, save, progress=seen, partial=partial_of
             )
     finally:
         events.close()
@@ -88,7 +89,8 @@ def merge(shards: tuple[Path, ...], margin: float | None, as_json: bool) -> None
     _print_verification(as_json, conclude(room.merge(shards), margin), margin)
 
 
-def _images(data: str | None) -> Any:
+def images_of(data: str | None) -> ImageSet | None:
+    """What --data names: a folder of images, or the digits that are kept for tests."""
     from convexport.calibration.digits import digits
     from convexport.calibration.images import folder
 
@@ -97,7 +99,7 @@ def _images(data: str | None) -> Any:
     return digits("test") if data == "digits" else folder(Path(data))
 
 
-def _partial(key: Mapping[str, Any]) -> Path:
+def partial_of(key: Mapping[str, Any]) -> Path:
     """Where an interrupted pass keeps its counts: beside the stages of builds."""
     from convexport.exporter.cache import StageCache
     from convexport.exporter.options import default_cache

@@ -22,6 +22,7 @@ class Table:
         texts: how many columns, from the left, are words; the others are figures.
         bars: of each row the share, 0..1, that is drawn as a bar behind its heading.
         shown: how many rows stand open; the others can be unfolded.
+        pictures: of each row a ``data:`` URI that stands before its heading, or nothing.
     """
 
     caption: str
@@ -30,6 +31,7 @@ class Table:
     texts: int = 1
     bars: tuple[float, ...] = ()
     shown: int = 24
+    pictures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

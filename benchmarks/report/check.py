@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from convexport.benchmarks.accuracy import mcnemar_exact, tango_interval
+from convexport.benchmarks.bandwidth import Bandwidth
 from convexport.benchmarks.batches import Batches
 from convexport.benchmarks.latency_result import evaluate
+from convexport.benchmarks.limits import against_roof
 from convexport.benchmarks.parts import Parts
 from convexport.benchmarks.recording import Recording
 from convexport.benchmarks.report.document import (
@@ -28,6 +30,7 @@ from convexport.benchmarks.report.document import (
     read_report,
 )
 from convexport.benchmarks.report.verdict import judge
+from convexport.benchmarks.roofline import Peak
 from convexport.benchmarks.scenarios import ScenarioResult
 from convexport.benchmarks.soak import Soak
 from convexport.benchmarks.statistics import proportion
@@ -47,7 +50,7 @@ class Checked:
 
     Attributes:
         samples: raw samples that latencies were computed from.
-        counts: shares and paired comparisons.
+        counts: shares, paired comparisons, and layers against the roof.
         files: that stood beside the report.
         differences: one line for each number or hash that is another one.
     """
@@ -129,11 +132,20 @@ def _paired(part: Mapping[str, Any]) -> dict[str, Any]:
         "high_pp": high,
         "p_value": mcnemar_exact(b, c),
         "non_inferior": high < part["margin_pp"],
+        # What only one of both has right is the difference of what each has right.
+        "only_reference": c + part["reference"]["k"] - part["actual"]["k"],
     }
 
 
 def _mcnemar(part: Mapping[str, Any]) -> dict[str, Any]:
     return {"p_value": mcnemar_exact(part["only_reference"], part["only_model"])}
+
+
+def _layers(part: Mapping[str, Any]) -> dict[str, Any]:
+    peaks = {each["precision"]: Peak(**each) for each in part["peaks"]}
+    rates = {each["bytes"]: each["bytes_per_s"] for each in part["bandwidth"]}
+    rows = [dict(each) for each in part["layers"]]
+    return against_roof(rows, part["ms"], part["operations"], peaks, Bandwidth(0, rates))
 
 
 def _stored(kind: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -157,6 +169,7 @@ _AGAIN = (
     ({"k", "n", "low", "high", "share"}, _proportion),
     ({"only_reference", "only_actual", "drop_pp", "margin_pp"}, _paired),
     ({"only_reference", "only_model", "p_value"}, _mcnemar),
+    ({"layers", "peaks", "bandwidth", "operations", "ms"}, _layers),
 )
 
 

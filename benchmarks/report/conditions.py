@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from convexport.benchmarks.report.blocks import Block, Missing, Section, Table, Words, size
+from convexport.benchmarks.report.headline import measure
 from convexport.benchmarks.report.sections import latencies
 
 _Data = Mapping[str, Any]
@@ -32,14 +33,14 @@ def conditions(report: _Data) -> Iterator[Section]:
 
 
 def _scenarios(report: _Data) -> Iterator[Block]:
-    bundle = shlex.quote(report["bundles"][0]["label"])
+    first = report["bundles"][0]
     found = report.get("scenarios")
     if isinstance(found, list) and found:
         yield _scenario_table(found)
     else:
         yield Missing(
             "Arrival of requests",
-            f"convexport bench {bundle} --scenario server --qps 50 --bound-ms 20",
+            measure(first, " --scenario server --qps 50 --bound-ms 20"),
         )
     parts = report.get("parts")
     if isinstance(parts, Mapping) and parts:
@@ -51,12 +52,12 @@ def _scenarios(report: _Data) -> Iterator[Block]:
         columns = ("model", *(name.removesuffix("_ms").replace("_", " ") for name in names))
         yield Table("From the image file to the answer, median ms", columns, rows)
     else:
-        yield Missing("Decoding and preprocessing", f"convexport bench {bundle} --parts")
+        yield Missing("Decoding and preprocessing", measure(first, " --parts"))
     soak = report.get("soak")
     if isinstance(soak, Mapping) and soak:
         yield _soak_table(soak)
     else:
-        yield Missing("A long run", f"convexport bench {bundle} --soak 30m")
+        yield Missing("A long run", measure(first, " --soak 30m"))
 
 
 def _scenario_table(found: list[_Data]) -> Table:
@@ -208,4 +209,6 @@ def _calibration(found: _Data | None) -> str:
         return "none"
     method = found["method"]["name"] if isinstance(found["method"], Mapping) else found["method"]
     stand_in = ", a stand-in" if found["stand_in"] else ""
+    if method is None:  # FP16 has no thresholds: its ranges say what would overflow
+        method = "ranges alone"
     return f"{method}, {found['images']} images{stand_in}: {found['set']}"

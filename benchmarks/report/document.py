@@ -33,11 +33,13 @@ Document = dict[str, Any]
 
 # Beside a latency, what a benchmark may have measured.
 MEASURED_WITH_IT = ("scenarios", "parts", "soak", "batches")
+# Where PyTorch was the baseline, and where a saved result was compared with.
+BESIDE_IT = ("torch_parity", "regression")
 _CALIBRATION = "calibration.json"
 # What reading a document raises that lacks a member, or has one of another kind.
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-# Base64 of zlib: packed samples may hold any letters, and no word in them is a path.
-_PACKED = re.compile(r"eJ[A-Za-z0-9+/]+={0,2}")
+# Base64 of zlib or of a picture: it may hold any letters, and no word in it is a path.
+_PACKED = re.compile(r"(data:image/jpeg;base64,|eJ)[A-Za-z0-9+/]+={0,2}")
 
 
 def entry(bundle: Path, manifest: Manifest, label: str) -> Document:

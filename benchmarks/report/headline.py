@@ -47,6 +47,11 @@ def headline(report: _Data, bundle: _Data) -> Headline:
     label = bundle["label"]
     verdict = report["verdict"]["bundles"][label]
     timed = latency_of(report, bundle)
+    if timed and parity_of(bundle) is None:  # faster than what, if the answers may be others?
+        sentence = "It was timed, but its outputs were not compared with the reference."
+        none = Tile("Speed-up", _NONE, ""), Tile("Latency, median", _NONE, "see Latency below")
+        tiles = (*none, _accuracy(bundle), _size(bundle), _memory(timed))
+        return Headline(label, verdict["verdict"], tuple(verdict["reasons"]), sentence, tiles)
     tiles = (
         _speedup(timed),
         _latency(timed),
@@ -89,9 +94,12 @@ def _sentence(timed: tuple[_Data, _Data] | None) -> str:
         return "Its latency was not measured."
     latency, row = timed
     speedup, first = row["speedup"], latency["subjects"][0]["label"]
-    p50 = milliseconds(row["percentiles_ms"]["p50"]["value"])
+    p50 = row["percentiles_ms"]["p50"]["value"]
+    half = f"half of all calls take at most {milliseconds(p50)}"
+    if p50 is None:
+        half = f"{row['n']:,} calls are too few for a median"
     if speedup is None:
-        return f"Half of all calls take at most {p50}. Nothing was measured beside it."
+        return f"{half[0].upper()}{half[1:]}. Nothing was measured beside it."
     words = {
         "faster": f"{speedup['value']:.2f} times as fast as {first}",
         "slower": f"Slower than {first}, {speedup['value']:.2f} times as fast",
@@ -100,7 +108,7 @@ def _sentence(timed: tuple[_Data, _Data] | None) -> str:
     said = words.get(speedup["claim"], unproven)
     if latency["verdict"] == UNSTABLE:
         said = f"In this run {said[0].lower()}{said[1:]}"
-    return f"{said}; half of all calls take at most {p50}."
+    return f"{said}; {half}."
 
 
 def _speedup(timed: tuple[_Data, _Data] | None) -> Tile:
@@ -120,12 +128,16 @@ def _latency(timed: tuple[_Data, _Data] | None) -> Tile:
         return Tile(name, _NONE, "")
     latency, row = timed
     p50 = row["percentiles_ms"]["p50"]
-    value, _, unit = milliseconds(p50["value"]).rpartition(" ")
     detail = (
-        f"{interval(p50['low'], p50['high'])}; n = {row['n']:,}, "
-        f"batch {latency['conditions']['batch']}, {latency['conditions']['threads']} threads"
+        f"n = {row['n']:,}, batch {latency['conditions']['batch']}, "
+        f"{latency['conditions']['threads']} threads"
     )
-    return Tile(name, value, detail, unit)
+    if p50["value"] is None:
+        return Tile(name, "n too small", detail)
+    value, _, unit = milliseconds(p50["value"]).rpartition(" ")
+    return Tile(
+        name, value, f"{interval(p50['low'], p50['high']) or 'no interval'}; {detail}", unit
+    )
 
 
 def _accuracy(bundle: _Data) -> Tile:

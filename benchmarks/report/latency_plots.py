@@ -23,6 +23,9 @@ _LOG_FROM = 8
 _TRACES = (
     ("clock_mhz", "CPU clock", "MHz", 1),
     ("temperature_c", "Temperature", "°C", 1),
+    ("gpu_clock_mhz", "GPU clock", "MHz", 1),
+    ("gpu_temperature_c", "GPU temperature", "°C", 1),
+    ("gpu_power_w", "GPU power", "W", 1),
     ("others", "Other processes", "%", 100),
 )
 
@@ -126,9 +129,11 @@ def over_time(recording: Recording) -> Iterator[Figure]:
         chart.upright(float(start), 0, top, 0, "split")
     for each in bands:
         for series, (when, low, middle, high) in enumerate(each.values()):
-            if len(when) > 1:
-                chart.band(_points(when, low), _points(when, high), series)
-                chart.line(_points(when, middle), series)
+            if len(when) == 1:
+                chart.dot(float(when[0]), float(middle[0]), series)
+                continue
+            chart.band(_points(when, low), _points(when, high), series)
+            chart.line(_points(when, middle), series)
     rows = tuple(
         (str(index + 1), *(f"{np.median(values):.4g}" for _, values in each.values()))
         for index, each in enumerate(moments)
@@ -143,7 +148,7 @@ def over_time(recording: Recording) -> Iterator[Figure]:
 def untraced(recording: Recording) -> str:
     """Why clock and temperature cannot be shown: nobody looked, or the machine tells neither."""
     traces = [_trace(run) for run in recording.runs]
-    if any(trace.get(key) for trace in traces for key in ("clock_mhz", "temperature_c")):
+    if any(trace.get(key) for trace in traces for key, *_ in _TRACES if key != "others"):
         return ""
     return "this machine tells neither" if any(traces) else "nobody looked"
 
@@ -205,8 +210,9 @@ def _moments(model: ModelRun) -> tuple[_Floats, _Floats]:
 
 
 def _band(when: _Floats, values: _Floats) -> tuple[_Floats, _Floats, _Floats, _Floats]:
-    """Of at most _BUCKETS moments: when, 5 %, median, 95 %."""
-    groups = np.array_split(np.arange(len(when)), min(_BUCKETS, max(1, len(when) // 20)))
+    """Of at most _BUCKETS moments: when, 5 %, median, 95 %; slow calls are moments of their own."""
+    count = min(_BUCKETS, max(len(when) // 20, min(len(when), 20)))
+    groups = np.array_split(np.arange(len(when)), count)
     found = [
         (float(when[group].mean()), *np.quantile(values[group], (0.05, 0.5, 0.95)))
         for group in groups

@@ -49,6 +49,9 @@ def _times(report: _Data, bundle: _Data) -> Iterator[Block]:
     facts = [f"The net reaches {found['fraction']:.0%} of what was measured as possible."]
     if found.get("peak_ops_per_s"):
         facts.append(f"Measured peak: {found['peak_ops_per_s'] / 1e9:,.1f} GOP/s.")
+    if found.get("peak_bytes_per_s"):
+        rate = found["peak_bytes_per_s"] / 1e9
+        facts.append(f"Measured memory bandwidth: {rate:,.1f} GB/s, read and written.")
     if isinstance(conditions, Mapping):
         plain = (
             f"{key} {value}" for key, value in conditions.items() if isinstance(value, str | int)

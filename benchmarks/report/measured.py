@@ -7,50 +7,72 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from convexport.benchmarks.compare_bundles import compare_bundles
+from convexport.benchmarks.compare_bundles import NOTHING, Extras, compare_bundles
 from convexport.benchmarks.latency import LatencyOptions
-from convexport.benchmarks.limits import layers
+from convexport.benchmarks.limits import Roof, layers
 from convexport.benchmarks.protocols import Progress
 from convexport.benchmarks.report.document import (
+    BESIDE_IT,
     MALFORMED,
     MEASURED_WITH_IT,
     Document,
     document,
     entries_of,
+    redacted,
 )
-from convexport.benchmarks.verify import verify
+from convexport.benchmarks.report.thumbnails import with_thumbnails
+from convexport.benchmarks.report.verdict import judge, parity_of
+from convexport.benchmarks.verify import Partial, Verification, verify
 from convexport.calibration.images import ImageSet
+from convexport.runtime.bundle import read_manifest
 from convexport.runtime.errors import InputError, UnsupportedError
+from convexport.runtime.files import read_json
+
+_LARGEST = 1 << 30  # raw samples of minutes
 
 
 def measured(
     paths: Sequence[Path],
     images: ImageSet | None,
     options: LatencyOptions,
-    report: Callable[[str], None],
-    progress: Progress,
+    extras: Extras = NOTHING,
+    *,
+    report: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda done, total: None,
+    partial: Partial | None = None,
 ) -> Document:
     """Latency against the first bundle's FP32 reference, parity, and accuracy with labels.
 
     Args:
         images: to compare outputs on, labelled for accuracy; None compares on stand-ins.
+        extras: what else ``bench`` measures.
         report: is given a line of progress now and then.
         progress: is told how many images are done.
+        partial: where an interrupted pass over the images is found again; None starts anew.
 
     Raises:
         ConvexportError: as ``entries_of``, ``verify`` and ``compare_bundles``.
     """
-    compared = compare_bundles(paths, None, options, report=report).to_dict()
-    found = of_benchmark(paths, compared)
-    entries = found["bundles"]
+
+    def check(bundle: Path) -> Verification:
+        return verify(bundle, images, progress=progress, partial=partial)
+
+    entries_of(paths)  # refused before minutes are spent
+    compared = compare_bundles(paths, None, options, extras, check=check, report=report).to_dict()
+    entries, roof = _entries(paths, compared), Roof(options.threads)
     for each, path in zip(entries, paths, strict=True):
         report(f"layers of {each['label']}")
         with suppress(UnsupportedError):  # not of that runtime: they stay "not measured"
-            each["layers"] = layers(path, threads=options.threads)
+            each["layers"] = layers(path, roof)
         if images is not None:
-            report(f"images through {each['label']}")
-            each["verification"] = verify(path, images, progress=progress).to_dict()
-    return document(entries, found["latency"], **{key: found[key] for key in MEASURED_WITH_IT})
+            each["verification"] = with_thumbnails(each["verification"], images)
+    return document(entries, compared["latency"], **_beside(compared))
+
+
+def own_batch(bundle: Path) -> int:
+    """The batch that a bundle's model insists on; 1 where it takes any."""
+    first = read_manifest(bundle).input.shape[0]
+    return first if isinstance(first, int) else 1
 
 
 def of_benchmark(paths: Sequence[Path], compared: Mapping[str, Any]) -> Document:
@@ -59,12 +81,58 @@ def of_benchmark(paths: Sequence[Path], compared: Mapping[str, Any]) -> Document
     Raises:
         InputError: E0375, it did not measure these bundles, or is no benchmark; as ``entries_of``.
     """
+    entries = _entries(paths, compared)
+    try:  # the page may be written elsewhere
+        latency = compared["latency"]
+        environment = latency["conditions"]["host"]
+        return document(entries, latency, **_beside(compared), environment=environment)
+    except MALFORMED as error:
+        raise InputError(
+            "E0375",
+            f"this is no benchmark: {error!r}",
+            hint="convexport bench BUNDLE --json > FILE writes one",
+        ) from error
+
+
+def with_verifications(report: Document, files: Sequence[Path]) -> Document:
+    """The document with what ``verify --json`` or ``merge --json`` found, each of its own model.
+
+    Raises:
+        InputError: E0302, a file is no JSON; E0375, it is no verification, or of another model.
+    """
+    for path in files:
+        found = read_json(path, limit=_LARGEST)
+        try:
+            own = [b for b in report["bundles"] if b["model_sha256"] == found["model_sha256"]]
+            for bundle in own:
+                bundle["verification"] = redacted(found)
+                parity_of(bundle)
+            report["verdict"] = judge(report)
+            report["warnings"] = list(dict.fromkeys([*report["warnings"], *found["warnings"]]))
+        except MALFORMED as error:
+            raise InputError(
+                "E0375",
+                f"{path.name} is no verification: {error!r}",
+                where=str(path),
+                hint="convexport verify BUNDLE --json > FILE writes one, or merge --json",
+            ) from error
+        if not own:
+            raise InputError(
+                "E0375",
+                f"{path.name} verified none of these bundles",
+                where=f"{path}: {found.get('name')}, sha256 {str(found['model_sha256'])[:12]}…",
+                why="what was counted holds for one file alone",
+            )
+    return report
+
+
+def _entries(paths: Sequence[Path], compared: Mapping[str, Any]) -> list[Document]:
+    """The bundles' entries, each with the verification of its own file."""
     entries = entries_of(paths)
     for found in entries:
         try:
             checked = compared["parity"][found["label"]]
-            same = checked["model_sha256"] == found["model_sha256"]
-            latency = compared["latency"]
+            same = checked["model_sha256"] == found["model_sha256"] and "latency" in compared
         except (KeyError, TypeError):
             same = False
         if not same:
@@ -75,12 +143,8 @@ def of_benchmark(paths: Sequence[Path], compared: Mapping[str, Any]) -> Document
                 hint=f"convexport bench {found['label']} --json > FILE measures it",
             )
         found["verification"] = checked
-    more = {key: compared[key] for key in MEASURED_WITH_IT if compared.get(key)}
-    try:  # the page may be written elsewhere
-        return document(entries, latency, **more, environment=latency["conditions"]["host"])
-    except MALFORMED as error:
-        raise InputError(
-            "E0375",
-            f"this is no benchmark: {error!r}",
-            hint="convexport bench BUNDLE --json > FILE writes one",
-        ) from error
+    return entries
+
+
+def _beside(compared: Mapping[str, Any]) -> Document:
+    return {key: compared[key] for key in (*MEASURED_WITH_IT, *BESIDE_IT) if compared.get(key)}

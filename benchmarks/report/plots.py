@@ -80,15 +80,15 @@ def pareto(points: Sequence[tuple[str, float, Mapping[str, Any]]]) -> Figure:
     for _, time, share in sorted(points, key=lambda each: (each[1], -each[2]["share"])):
         if share["share"] > best:
             best = share["share"]
-            front.append((time, best * 100))
-    chart.line(front, 1, kind="front")
+            front.append((time, best))
+    chart.line([(time, 100 * share) for time, share in front], 1, kind="front")
     for series, (_, time, share) in enumerate(points):
         chart.upright(time, share["low"] * 100, share["high"] * 100, series)
         chart.dot(time, share["share"] * 100, series)
-    on_front = {time for time, _ in front}
+    on_front = ("yes" if (time, share["share"]) in front else "no" for _, time, share in points)
     rows = tuple(
-        (label, milliseconds(time), f"{share['share']:.2%}", "yes" if time in on_front else "no")
-        for label, time, share in points
+        (label, milliseconds(time), f"{share['share']:.2%}", said)
+        for (label, time, share), said in zip(points, on_front, strict=True)
     )
     data = Table("Accuracy and latency", ("model", "p50", "top-1", "on the front"), rows)
     labels = tuple(label for label, _, _ in points)

@@ -16,19 +16,13 @@ from convexport.benchmarks.report.blocks import (
     Words,
     interval,
     milliseconds,
-    percent,
-    points,
 )
-from convexport.benchmarks.report.headline import measure, named
+from convexport.benchmarks.report.fidelity import fidelity
+from convexport.benchmarks.report.headline import measure
 from convexport.benchmarks.report.latency_plots import distributions, over_time, untraced
 from convexport.benchmarks.report.layers import layer_blocks
-from convexport.benchmarks.report.plots import by_batch, differences, pareto
-from convexport.benchmarks.report.verdict import (
-    accuracy_of,
-    largest_difference,
-    latency_of,
-    parity_of,
-)
+from convexport.benchmarks.report.plots import by_batch, pareto
+from convexport.benchmarks.report.verdict import accuracy_of, latency_of
 
 _Data = Mapping[str, Any]
 
@@ -46,7 +40,7 @@ def sections(report: _Data) -> Iterator[Section]:
         "fidelity",
         "Fidelity",
         "The shipped file against the reference: logits, decisions and labels, image by image.",
-        tuple(_fidelity(report)),
+        tuple(fidelity(report)),
     )
     yield Section(
         "layers",
@@ -109,6 +103,8 @@ def _latency(report: _Data) -> Iterator[Block]:
         if why:
             command = measure(report["bundles"][0]) if why == "nobody looked" else ""
             yield Missing(f"Clock and temperature ({why})", command)
+    if isinstance(report.get("regression"), list):
+        yield _changes(report["regression"])
     found = picture(report)
     if found is None:
         yield Missing(
@@ -117,6 +113,23 @@ def _latency(report: _Data) -> Iterator[Block]:
     elif len(report["bundles"]) == 1:  # of several it stands on the first screen
         yield found
     yield from _batches(report)
+
+
+def _changes(found: list[_Data]) -> Table:
+    """What the gate said of each bundle against a saved result."""
+    rows = tuple(
+        (
+            each["label"],
+            each["verdict"],
+            "the same" if each["same_model"] else "another",
+            "n too small" if each["ratio"] is None else f"{each['ratio']:.3f}",
+            interval(each["low"], each["high"], ".3f"),
+            f"{each['limit']:.3f}",
+        )
+        for each in found
+    )
+    columns = ("bundle", "verdict", "model file", "now / then", "95 % interval", "limit")
+    return Table("Against what was saved before", columns, rows, texts=3)
 
 
 def picture(report: _Data) -> Figure | None:
@@ -148,7 +161,7 @@ def _both(report: _Data) -> Iterator[tuple[str, float, _Data]]:
 def _batches(report: _Data) -> Iterator[Block]:
     batches = report.get("batches")
     if not isinstance(batches, Mapping) or not batches:
-        command = f"convexport bench {shlex.quote(report['bundles'][0]['label'])} --batches 1,8,32"
+        command = measure(report["bundles"][0], " --batches 1,8,32")
         yield Missing("Throughput by batch", command)
         return
     lines = {
@@ -159,86 +172,3 @@ def _batches(report: _Data) -> Iterator[Block]:
     for label, found in batches.items():
         if found.get("why"):
             yield Words(f"Batches of {label}", (found["why"],))
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return f"{value:,.4g}"
-
-
-def _fidelity(report: _Data) -> Iterator[Block]:
-    rows = [(each["label"], *_parity_cells(parity_of(each))) for each in report["bundles"]]
-    columns = ("bundle", "images", "top-1 agreement", "top-5", "signal to noise",
-               "largest difference", "least cosine")  # fmt: skip
-    yield Table("Outputs against the reference", columns, tuple(rows))
-    judged = [(each, accuracy_of(each)) for each in report["bundles"]]
-    known = [(bundle, accuracy) for bundle, accuracy in judged if accuracy is not None]
-    if known:
-        yield _accuracies(known)
-    for bundle, accuracy in judged:
-        if accuracy is None:
-            yield Missing(named(report, bundle, "Accuracy"), measure(bundle, " --data DIR"))
-    for bundle in report["bundles"]:
-        yield from _images(report, bundle)
-
-
-def _parity_cells(parity: _Data | None) -> tuple[str, ...]:
-    if parity is None:
-        return ("not measured",) + ("",) * 5
-    moved = largest_difference(parity)
-    difference = "not finite" if moved is None else f"{moved:.1e}"
-    if "top1" not in parity:
-        return str(parity["images"]), "not measured", "", "", difference, ""
-    noise, top5, cosine = parity["sqnr_db"], parity["top5"], parity["cosine"]
-    return (
-        f"{parity['n']:,}",
-        percent(parity["top1"]),
-        f"{top5['k']}/{top5['n']}" if top5 else "",
-        "no difference" if noise is None else f"{noise:.1f} dB",
-        difference,
-        "not finite" if cosine is None else f"{cosine:.6f}",
-    )
-
-
-def _accuracies(known: list[tuple[_Data, _Data]]) -> Table:
-    rows = tuple(
-        (
-            bundle["label"],
-            percent(found["reference"]),
-            percent(found["actual"]),
-            f"{points(found['drop_pp'])} pp",
-            interval(found["low_pp"], found["high_pp"], "+.2f"),
-            f"{found['only_reference']} / {found['only_actual']}",
-            f"{found['p_value']:.3g}",
-            f"below {found['margin_pp']:g} pp" if found["non_inferior"] else "not shown",
-        )
-        for bundle, found in known
-    )
-    columns = ("bundle", "reference", "this", "drop", "95 % interval, pp", "only either right",
-               "McNemar p", "drop shown to be")  # fmt: skip
-    return Table("Top-1 against labels, paired", columns, rows)
-
-
-def _images(report: _Data, bundle: _Data) -> Iterator[Block]:
-    """What is known of single images."""
-    checked = bundle["verification"]
-    found = checked if isinstance(checked, Mapping) else {}
-    if "histogram" in found:
-        yield differences(found["histogram"])
-    else:
-        yield Missing(named(report, bundle, "How far each logit moved"), measure(bundle))
-    if "worst" in found:
-        keys = ("image", "expected", "actual", "error")
-        rows = tuple(tuple(_cell(each[key]) for key in keys) for each in found["worst"])
-        yield Table(named(report, bundle, "The images that moved most"), keys, rows, texts=3)
-    else:
-        yield Missing(named(report, bundle, "The images that moved most"), measure(bundle))
-    if found.get("changed"):
-        rows = tuple(
-            (str(each["from"]), str(each["to"]), f"{each['count']:,}") for each in found["changed"]
-        )
-        columns = ("reference says", "this says", "images")
-        yield Table(named(report, bundle, "Decisions that changed"), columns, rows, texts=2)
-    elif "changed" in found:
-        yield Words(named(report, bundle, "Decisions that changed"), ("None on these images.",))

@@ -51,7 +51,7 @@ def latency_of(report: _Data, bundle: _Data) -> tuple[_Data, _Data] | None:
 
 def accuracy_of(bundle: _Data) -> _Data | None:
     """The paired comparison with labels, the latest first."""
-    checked = _verified(bundle)
+    checked = verified(bundle)
     for found in (checked and checked["accuracy"], bundle["accuracy"]):
         if isinstance(found, Mapping):
             return found
@@ -60,7 +60,7 @@ def accuracy_of(bundle: _Data) -> _Data | None:
 
 def parity_of(bundle: _Data) -> _Data | None:
     """The comparison of the very file that is shipped with the reference, the latest first."""
-    checked = _verified(bundle)
+    checked = verified(bundle)
     if checked is not None:
         return dict(checked["parity"])
     compared = bundle["parity"]
@@ -75,7 +75,7 @@ def parity_of(bundle: _Data) -> _Data | None:
     return None
 
 
-def _verified(bundle: _Data) -> _Data | None:
+def verified(bundle: _Data) -> _Data | None:
     """What ``verify`` found, if it was of this very file."""
     found = bundle["verification"]
     if isinstance(found, Mapping) and found["model_sha256"] == bundle["model_sha256"]:
@@ -103,6 +103,9 @@ def _failed(report: _Data, bundle: _Data) -> Iterator[str]:
         speedup = timed[1]["speedup"]
         if speedup and speedup["claim"] == "slower":
             yield f"shown to be slower than {timed[0]['subjects'][0]['label']}"
+    for change in report.get("regression") or ():
+        if (change["label"], change["verdict"]) == (bundle["label"], "slower"):
+            yield f"{change['ratio']:.2f} times what a saved result has, {change['limit']:g} may be"
 
 
 def _unfaithful(parity: _Data, precision: str) -> Iterator[str]:

@@ -62,12 +62,32 @@ def test_what_makes_no_sense_is_refused(refused: Refused, bundle: Path, home: Pa
     (home / "new.json").write_text('{"schema_version": "2.0", "convexport": "9.9"}')
     refused(3, "E0376", "report", "old.json")
     assert "convexport 9.9" in refused(3, "E0376", "report", "new.json").err
-    refused(3, "E0302", "report", "nowhere.json")
+    assert "no report of that name" in refused(3, "E0304", "report", "nowhere.json").err
     refused(3, "E0304", "report", "bundle", "nowhere")
     refused(2, "E0296", "report", "verify")
     refused(2, "E0296", "report", "verify", "bundle", "--measure")
+    refused(2, "E0296", "report", "verify", "bundle", "--verify", "x.json")
     refused(2, "E0296", "report", "bundle", "--data", "digits")
+    for option in (("--parts",), ("--scenario", "offline"), ("--batch", "2"), ("--soak", "1m")):
+        assert option[0] in refused(2, "E0296", "report", "bundle", *option).err
+    measured = ("report", "bundle", "--measure")
+    refused(2, "E0296", *measured, "--data", "digits", "--verify", "x.json")
+    refused(2, "E0284", *measured, "--qps", "3")
     refused(2, "E0267", "report", "bundle", "bundle")
+
+
+def test_what_verify_printed_enters_a_report(invoke: Any, bundle: Path, home: Path) -> None:
+    shutil.copytree(bundle, home / "other")
+    printed = invoke("verify", "bundle", "--data", "digits", "--json")
+    (home / "verify.json").write_text(printed.out)
+    done = invoke("report", "bundle", "--verify", "verify.json", "-o", "out", "--json")
+    assert done.code == 0, done.err
+    (found,) = done.json()["report"]["bundles"]
+    assert found["verification"] == printed.json()
+    assert "labels on the same" in (home / "out/report.html").read_text()
+    assert invoke("report", "verify", "out").code == 0
+    (home / "verify.json").write_text("{}")
+    assert invoke("report", "bundle", "--verify", "verify.json").failed_with(3, "E0375")
 
 
 @pytest.mark.slow
@@ -82,6 +102,11 @@ def test_measured_now_side_by_side(invoke: Any, bundle: Path, home: Path) -> Non
         "digits",
         "--seconds",
         "0.5",
+        "--parts",
+        "--batches",
+        "1,2",
+        "--batch",
+        "2",
         "-o",
         "out",
     )
@@ -92,6 +117,11 @@ def test_measured_now_side_by_side(invoke: Any, bundle: Path, home: Path) -> Non
     assert report["verdict"]["verdict"] == "UNSTABLE"
     accuracy = report["bundles"][1]["verification"]["accuracy"]
     assert accuracy["reference"]["n"] > 400
+    assert {*report["parts"], *report["batches"]} == {"bundle", "other"}
+    assert report["latency"]["conditions"]["batch"] == 2
+    assert all("thumbnail" in each for each in report["bundles"][1]["verification"]["worst"])
+    peaks = [each["layers"]["peaks"] for each in report["bundles"]]
+    assert peaks[0] == peaks[1], "the machine was measured twice"
     assert report["command"][:3] == ["convexport", "report", "bundle"]
     assert invoke("report", "verify", "out").code == 0
 

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 
 from convexport.benchmarks.accuracy import paired_accuracy
+from convexport.benchmarks.bandwidth import Bandwidth
 from convexport.benchmarks.batches import Batches
 from convexport.benchmarks.host import Load
 from convexport.benchmarks.latency_result import evaluate
+from convexport.benchmarks.limits import against_roof
 from convexport.benchmarks.loops import Stream
 from convexport.benchmarks.meter import LatencyOptions
 from convexport.benchmarks.parity import compare
 from convexport.benchmarks.parts import PARTS, Parts
 from convexport.benchmarks.recording import Memory, ModelRun, Recording, Run, Subject
 from convexport.benchmarks.report.document import document, entries_of
+from convexport.benchmarks.roofline import Peak
 from convexport.benchmarks.samples import Samples, Warmup
 from convexport.benchmarks.scenarios import Scenario, ScenarioRecording, evaluate_scenario
 from convexport.benchmarks.soak import Soak
@@ -142,12 +145,16 @@ def _verification(entry: Report, seed: int) -> Report:
 
 
 _LAYERS = {
-    "peak_ops_per_s": 1e11,
-    "fraction": 0.4,
+    **against_roof(
+        [
+            {"name": f"conv{i}", "op": "Conv", "ms": 0.1 * i, "ops": 10**6 * i, "bytes": 1000,
+             "precision": "int8"}
+            for i in range(30, 0, -1)
+        ],
+        46.5,
+        465 * 10**6,
+        {"int8": Peak("fake 1.0", "int8", 1, 2.5e10)},
+        Bandwidth(1, {1 << 14: 2e10, 1 << 28: 1.25e10}),
+    ),
     "conditions": {"runtime": "fake on 1 thread", "host": {"cpus": 2}},
-    "layers": [
-        {"name": f"conv{i}", "op": "Conv", "ms": 0.1 * i, "share": i / 465, "ops": 10**6,
-         "bytes": 1000, "precision": "int8", "bound": "compute", "fraction": 0.5}
-        for i in range(30, 0, -1)
-    ],
 }  # fmt: skip

@@ -6,6 +6,7 @@ import html.parser
 import json
 import re
 import time
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,9 +14,14 @@ import pytest
 
 from convexport.benchmarks.report.charts import Axis, Chart, decades, number, round_ticks
 from convexport.benchmarks.report.document import document
+from convexport.benchmarks.report.headline import headline
+from convexport.benchmarks.report.latency_plots import over_time
+from convexport.benchmarks.report.plots import pareto
 from convexport.benchmarks.report.render import as_markdown, files, overview
 from convexport.benchmarks.report.sections import picture
+from convexport.benchmarks.trace import Trace
 from convexport.runtime.errors import InputError
+from tests.benchmarks.report.conftest import recording
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
@@ -68,7 +74,7 @@ def test_everything_that_was_measured_is_on_the_page(make_report: Any) -> None:
     said = (
         "PASS", "5 ms", "How long a call takes", "Latency over time", "Accuracy against latency",
         "How far logits moved", "a.png", "cat", "conv30", "reaches 40%", "server", "open", "decode",
-        "Throughput by batch", "made up", "30 min", "first and last 60 s", "1 thread",
+        "Throughput by batch", "made up", "30 min", "first and last 60 s", "1 thread", "12.5 GB/s",
     )  # fmt: skip
     assert [each for each in said if each not in text] == []
     two = next(row for row in overview(make_report()).rows if row[0] == "two")
@@ -83,7 +89,7 @@ def test_what_was_not_measured_says_so_and_how(make_report: Any) -> None:
     assert text.count("not measured") > 8
     assert "convexport report one --measure" in text
     assert "convexport report one --measure --data DIR" in text
-    assert "convexport bench one --scenario server" in text
+    assert "convexport report one --measure --scenario server" in text
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -190,3 +196,45 @@ def test_a_strange_verdict_stays_text_in_markdown(make_report: Any) -> None:
     report = make_report()
     report["verdict"]["verdict"] = "<b>\n| PASS"
     assert as_markdown(report).startswith("### tiny: \\<b\\>\N{REPLACEMENT CHARACTER}\\| PASS\n")
+
+
+def test_no_latency_stands_first_without_parity_of_the_same_file(make_report: Any) -> None:
+    report = make_report()
+    bundle = report["bundles"][1]
+    bundle["verification"], bundle["parity"] = "not measured", {}
+    report = document(report["bundles"], report["latency"])
+    head = headline(report, bundle)
+    assert head.verdict == "NOT MEASURED" and "times as fast" not in head.sentence
+    assert [tile.value for tile in head.tiles[:2]] == ["not measured", "not measured"]
+    assert headline(report, report["bundles"][0]).tiles[1].value != "not measured"
+
+
+def test_a_few_calls_have_no_median(make_report: Any) -> None:
+    report = make_report()
+    row = report["latency"]["subjects"][1]
+    row["n"], row["percentiles_ms"]["p50"] = 5, {"value": None, "low": None, "high": None}
+    head = headline(report, report["bundles"][1])
+    assert (head.tiles[1].value, head.tiles[1].unit) == ("n too small", "")
+    assert head.tiles[1].detail.startswith("n = 5") and "5 calls are too few" in head.sentence
+
+
+@pytest.mark.parametrize("n", [10, 20])
+def test_slow_calls_are_drawn_over_time(n: int) -> None:
+    """Below 40 calls a process, as of any net above 50 ms in 10 s of five processes."""
+    figure = next(over_time(recording(("slow", "0" * 64, 400.0), n=n)))
+    assert str(figure.svg).count('class="line s0"') == 5
+
+
+def test_what_a_gpu_did_is_drawn() -> None:
+    seen = recording(("one", "0" * 64, 10.0))
+    trace = Trace(t_s=(0.0, 1.0), gpu_clock_mhz=(1500.0, 1400.0), gpu_power_w=(200.0, 210.0))
+    runs = tuple(replace(run, trace=trace) for run in seen.runs)
+    titles = [figure.title for figure in over_time(replace(seen, runs=runs))]
+    assert titles[1:] == ["GPU clock", "GPU power"]
+
+
+def test_what_is_beaten_at_equal_time_is_not_on_the_front() -> None:
+    shares = [{"share": s, "low": s - 0.1, "high": s + 0.1} for s in (0.8, 0.7, 0.8, 0.9)]
+    times = (5.0, 5.0, 6.0, 9.0)
+    figure = pareto([(str(i), t, s) for i, (t, s) in enumerate(zip(times, shares, strict=True))])
+    assert [row[3] for row in figure.data.rows] == ["yes", "no", "no", "yes"]
