@@ -42,6 +42,8 @@ class Extras:
 
 
 NOTHING = Extras()
+# Of what ``to_dict`` gives: another first number means another meaning of a member.
+BENCH_VERSION = "1.0"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return {
+            "schema_version": BENCH_VERSION,
             "latency": self.latency.to_dict(),
             "parity": {label: each.to_dict() for label, each in self.parity.items()},
             "torch_parity": self.torch_parity and self.torch_parity.to_dict(),

@@ -13,6 +13,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from convexport.benchmarks.report.blocks import agreed
 from convexport.cli import printable
 from convexport.exporter.cache import StageResult
 from convexport.exporter.events import Events
@@ -165,9 +166,7 @@ def fidelity(parity: Mapping[str, Any]) -> str:
     """How near to the reference: an FP32 stage's parity, or that of a coarser artefact."""
     if "sqnr_db" not in parity:
         return f"parity {max(parity['max_rel'].values()):.1e}"
-    top1, noise = parity["top1"], parity["sqnr_db"]
-    signal = "no difference" if noise is None else f"{noise:.1f} dB"
-    return f"{signal}, top-1 agreement {top1['k']}/{top1['n']}"
+    return agreed(parity)
 
 
 def _latency(row: Mapping[str, Any]) -> str:

@@ -80,7 +80,7 @@ def _found(sources: tuple[Path, ...], bench: Path | None) -> dict[str, Any]:
     if len(sources) == 1 and not sources[0].is_dir():
         if not sources[0].exists():
             raise InputError(
-                "E0304",
+                "E0395",
                 "there is no bundle and no report of that name",
                 where=str(sources[0]),
                 hint="name a bundle's directory, or a report.json",

@@ -10,6 +10,7 @@ from rich.console import Group
 
 from convexport.benchmarks.compare_bundles import Comparison
 from convexport.benchmarks.protocols import TopError
+from convexport.benchmarks.report.blocks import agreed
 from convexport.benchmarks.verify import Verification
 from convexport.exporter.console import fidelity, line, milliseconds, table, target_line
 from convexport.exporter.device_bundle import SCRIPT
@@ -68,7 +69,7 @@ def _next(result: BuildResult) -> tuple[str, ...]:
 def comparison_text(result: Comparison) -> Any:
     """A benchmark for a terminal."""
     parity = (
-        line(f"parity of {label}: {_parity(each.parity.to_dict())}")
+        line(f"parity of {label}: {agreed(each.parity.to_dict())}")
         for label, each in result.parity.items()
     )
     return Group(*_latency(result.latency.to_dict()), *parity)
@@ -78,8 +79,7 @@ def verification_text(result: Verification) -> Any:
     """A verification for a terminal."""
     lines = [
         f"{result.name}: hashes and golden sample agree (off by {result.golden_error:.1g})",
-        f"parity with the FP32 reference on {result.parity_set}: "
-        f"{_parity(result.parity.to_dict())}",
+        f"parity with the FP32 reference on {result.parity_set}: {agreed(result.parity.to_dict())}",
     ]
     if result.accuracy is None:
         lines.append("accuracy: not measured (--data DIR with a folder a class)")
@@ -168,12 +168,12 @@ def _fidelity(report: Mapping[str, Any]) -> list[Any]:
         f"largest logit, on {parity['simplify']['images']} images"
     ]
     if "quantize" in parity:
-        lines.append(f"INT8 against the same: {_parity(parity['quantize'])}")
+        lines.append(f"INT8 against the same: {agreed(parity['quantize'])}")
     if "half" in parity:
-        lines.append(f"FP16 against the same: {_parity(parity['half'])}")
+        lines.append(f"FP16 against the same: {agreed(parity['half'])}")
     where = "on "
     if "flavour" in parity:
-        lines.append(f"the file for TensorRT, in ONNX Runtime: {_parity(parity['flavour'])}")
+        lines.append(f"the file for TensorRT, in ONNX Runtime: {agreed(parity['flavour'])}")
         where = "on " if "target" in parity else "of that file, and of no engine, on "
     if "target" in parity:
         lines.append(f"on the target, {target_line(parity['target'])}")
@@ -183,12 +183,6 @@ def _fidelity(report: Mapping[str, Any]) -> list[Any]:
     else:
         lines.append("accuracy: not measured (no labelled images of the net's own task)")
     return [line(each) for each in lines]
-
-
-def _parity(parity: Mapping[str, Any]) -> str:
-    top1, noise = parity["top1"], parity["sqnr_db"]
-    signal = "no difference" if noise is None else f"{noise:.1f} dB"
-    return f"top-1 agreement {top1['k']}/{top1['n']}, signal to noise {signal}"
 
 
 def _crops(protocol: str) -> str:

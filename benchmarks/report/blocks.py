@@ -139,6 +139,17 @@ def size(count: int | None) -> str:
     return f"{count / 1e3:,.{1 if count < 1e4 else 0}f} kB"
 
 
+def decibels(noise: float | None) -> str:
+    """A signal-to-noise ratio; without noise there is none."""
+    return "no difference" if noise is None else f"{noise:.1f} dB"
+
+
+def agreed(parity: Mapping[str, Any]) -> str:
+    """How near outputs are to the reference's: decisions, then signal to noise."""
+    top1 = parity["top1"]
+    return f"top-1 agreement {top1['k']}/{top1['n']}, {decibels(parity['sqnr_db'])}"
+
+
 def percent(share: Mapping[str, Any]) -> str:
     """A counted share, with its interval."""
     return f"{share['share']:.2%} ({share['k']}/{share['n']})"

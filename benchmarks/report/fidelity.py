@@ -10,6 +10,7 @@ from convexport.benchmarks.report.blocks import (
     Missing,
     Table,
     Words,
+    decibels,
     interval,
     percent,
     points,
@@ -64,7 +65,7 @@ def _parity_cells(parity: _Data | None) -> tuple[str, ...]:
         f"{parity['n']:,}",
         percent(parity["top1"]),
         f"{top5['k']}/{top5['n']}" if top5 else "",
-        "no difference" if noise is None else f"{noise:.1f} dB",
+        decibels(noise),
         difference,
         "not finite" if cosine is None else f"{cosine:.6f}",
     )

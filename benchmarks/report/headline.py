@@ -10,6 +10,7 @@ from convexport.benchmarks.latency_result import UNSTABLE
 from convexport.benchmarks.report.blocks import (
     Headline,
     Tile,
+    agreed,
     interval,
     milliseconds,
     points,
@@ -84,9 +85,7 @@ def agreement(bundle: _Data) -> str:
         return _NONE
     if "top1" not in parity:
         return f"off by at most {largest_difference(parity):.1e} of the largest logit"
-    noise = parity["sqnr_db"]
-    signal = "no difference" if noise is None else f"{noise:.1f} dB"
-    return f"top-1 agreement {parity['top1']['k']}/{parity['top1']['n']}, {signal}"
+    return agreed(parity)
 
 
 def _sentence(timed: tuple[_Data, _Data] | None) -> str:

@@ -7,7 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from convexport.benchmarks.compare_bundles import NOTHING, Extras, compare_bundles
+from convexport.benchmarks.compare_bundles import (
+    BENCH_VERSION,
+    NOTHING,
+    Extras,
+    compare_bundles,
+)
 from convexport.benchmarks.latency import LatencyOptions
 from convexport.benchmarks.limits import Roof, layers
 from convexport.benchmarks.protocols import Progress
@@ -81,6 +86,7 @@ def of_benchmark(paths: Sequence[Path], compared: Mapping[str, Any]) -> Document
     Raises:
         InputError: E0375, it did not measure these bundles, or is no benchmark; as ``entries_of``.
     """
+    _require_known(compared)
     entries = _entries(paths, compared)
     try:  # the page may be written elsewhere
         latency = compared["latency"]
@@ -124,6 +130,20 @@ def with_verifications(report: Document, files: Sequence[Path]) -> Document:
                 why="what was counted holds for one file alone",
             )
     return report
+
+
+def _require_known(compared: Any) -> None:
+    """Files from before there was a version have what 1.0 has."""
+    version = (
+        compared.get("schema_version", BENCH_VERSION) if isinstance(compared, Mapping) else None
+    )
+    if str(version).partition(".")[0] != BENCH_VERSION.partition(".")[0]:
+        raise InputError(
+            "E0375",
+            "this is no benchmark that this version reads",
+            where=f"schema_version {str(version)[:40]}",
+            hint="convexport bench BUNDLE --save FILE writes one",
+        )
 
 
 def _entries(paths: Sequence[Path], compared: Mapping[str, Any]) -> list[Document]:

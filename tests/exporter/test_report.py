@@ -62,7 +62,7 @@ def test_what_makes_no_sense_is_refused(refused: Refused, bundle: Path, home: Pa
     (home / "new.json").write_text('{"schema_version": "2.0", "convexport": "9.9"}')
     refused(3, "E0376", "report", "old.json")
     assert "convexport 9.9" in refused(3, "E0376", "report", "new.json").err
-    assert "no report of that name" in refused(3, "E0304", "report", "nowhere.json").err
+    assert "no report of that name" in refused(3, "E0395", "report", "nowhere.json").err
     refused(3, "E0304", "report", "bundle", "nowhere")
     refused(2, "E0296", "report", "verify")
     refused(2, "E0296", "report", "verify", "bundle", "--measure")

@@ -154,6 +154,9 @@ def test_a_broken_report_or_benchmark_is_refused(make_report: Any, tmp_path: Pat
     assert written_elsewhere["environment"] == report["latency"]["conditions"]["host"]
     with pytest.raises(InputError, match="E0375"):
         of_benchmark(paths, {"parity": parity, "latency": {}})
+    for other in ({"schema_version": "2.0", "parity": parity, "latency": report["latency"]}, []):
+        with pytest.raises(InputError, match="E0375 this is no benchmark that"):
+            of_benchmark(paths, other)
     for path in paths:
         (path / REPORT).write_text(json.dumps({"schema_version": "1.0", "bundles": [{}]}))
     with pytest.raises(InputError, match="E0379"):
