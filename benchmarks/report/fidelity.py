@@ -146,11 +146,12 @@ def _images(report: _Data, bundle: _Data) -> Iterator[Block]:
         yield Words(named(report, bundle, "Decisions that changed"), ("None on these images.",))
     skipped = found.get("skipped") or {}
     if skipped.get("images"):
-        rows = tuple((str(each["image"]), str(each["reason"])) for each in skipped["images"])
+        left_out = tuple((str(each["image"]), str(each["reason"])) for each in skipped["images"])
         title = f"Images skipped, {skipped['count']:,} of {skipped['of']:,}"
-        first = "" if len(rows) == skipped["count"] else f"; the first {len(rows)}"
-        columns = ("image", "why")
-        yield Table(named(report, bundle, title + first), columns, rows, texts=2, shown=6)
+        if len(left_out) < skipped["count"]:
+            title += f"; the first {len(left_out)}"
+        heads = ("image", "why")
+        yield Table(named(report, bundle, title), heads, left_out, texts=2, shown=6)
 
 
 def _cell(value: Any) -> str:

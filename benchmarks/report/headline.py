@@ -50,7 +50,7 @@ def headline(report: _Data, bundle: _Data) -> Headline:
     timed = latency_of(report, bundle)
     if timed and parity_of(bundle) is None:  # faster than what, if the answers may be others?
         sentence = "It was timed, but its outputs were not compared with the reference."
-        none = Tile("Speed-up", _NONE, ""), Tile("Latency, median", _NONE, "see Latency below")
+        none = (Tile(each, "no parity", "") for each in ("Speed-up", "Latency, median"))
         tiles = (*none, _accuracy(bundle), _size(bundle), _memory(timed))
         return Headline(label, verdict["verdict"], tuple(verdict["reasons"]), sentence, tiles)
     tiles = (

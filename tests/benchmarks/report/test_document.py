@@ -22,7 +22,7 @@ from convexport.benchmarks.report.document import (
     of_bundles,
     read_report,
 )
-from convexport.benchmarks.report.measured import of_benchmark
+from convexport.benchmarks.report.measured import of_benchmark, own_batch
 from convexport.benchmarks.report.render import files
 from convexport.runtime.errors import InputError, UsageError
 from tests.tiny import seal, write_bundle
@@ -123,6 +123,13 @@ def test_other_nets_and_inputs_do_not_compare(tmp_path: Path, edit: Any, what: s
     seal(two, edit)
     with pytest.raises(InputError, match=f"E0377 one and two are of {what}"):
         entries_of([one, two])
+
+
+def test_the_batch_that_a_bundle_insists_on(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "one")
+    assert own_batch(bundle) == 1
+    seal(bundle, lambda data: data["input"].update(shape=[4, *data["input"]["shape"][1:]]))
+    assert own_batch(bundle) == 4
 
 
 def test_bundles_of_one_name_are_refused(tmp_path: Path) -> None:
