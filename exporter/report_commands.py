@@ -78,14 +78,7 @@ def _found(sources: tuple[Path, ...], bench: Path | None) -> dict[str, Any]:
 
         return of_benchmark(sources, read_json(bench, limit=1 << 30))
     if len(sources) == 1 and not sources[0].is_dir():
-        if not sources[0].exists():
-            raise InputError(
-                "E0395",
-                "there is no bundle and no report of that name",
-                where=str(sources[0]),
-                hint="name a bundle's directory, or a report.json",
-            )
-        return read_report(sources[0])
+        return read_report(_existing(sources[0]))
     return of_bundles(sources)
 
 
@@ -116,6 +109,17 @@ def _measured(sources: tuple[Path, ...], given: Mapping[str, Any]) -> dict[str, 
         events.close()
 
 
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise InputError(
+            "E0395",
+            "there is no bundle and no report of that name",
+            where=str(path),
+            hint="name a bundle's directory, or a report.json",
+        )
+    return path
+
+
 def _written(found: Mapping[str, Any], output: Path, only: str | None) -> list[Path]:
     from convexport.benchmarks.report.render import files
     from convexport.runtime.files import storage_errors, write_atomically
@@ -134,7 +138,7 @@ def _check(paths: tuple[Path, ...], as_json: bool) -> None:
 
     if len(paths) != 1:
         raise UsageError("E0296", "report verify takes one report.json", hint="name its file")
-    path = paths[0] / "report.json" if paths[0].is_dir() else paths[0]
+    path = _existing(paths[0] / "report.json" if paths[0].is_dir() else paths[0])
     found = check(path)
     print_result(as_json, found.to_dict(), lambda: _checked_text(found, path))
     if found.differences:

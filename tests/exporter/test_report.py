@@ -64,6 +64,7 @@ def test_what_makes_no_sense_is_refused(refused: Refused, bundle: Path, home: Pa
     assert "convexport 9.9" in refused(3, "E0376", "report", "new.json").err
     assert "no report of that name" in refused(3, "E0395", "report", "nowhere.json").err
     refused(3, "E0304", "report", "bundle", "nowhere")
+    refused(3, "E0395", "report", "verify", "nowhere")
     refused(2, "E0296", "report", "verify")
     refused(2, "E0296", "report", "verify", "bundle", "--measure")
     refused(2, "E0296", "report", "verify", "bundle", "--verify", "x.json")

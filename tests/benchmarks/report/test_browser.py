@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from convexport.benchmarks.report.document import document
 from convexport.benchmarks.report.render import files
+from convexport.benchmarks.report.thumbnails import with_thumbnails
+from convexport.calibration.images import folder
 from tests.benchmarks.report.test_page import HOSTILE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -38,12 +41,21 @@ def page_file(make_report: Any, tmp_path: Path) -> Path:
     bundles = report["bundles"]
     bundles[0]["name"] = HOSTILE[0]
     bundles[1]["layers"]["layers"][0]["name"] = "layer_" * 40
+    thumbnails = folder(picture(tmp_path / "images"))
+    bundles[0]["verification"] = with_thumbnails(bundles[0]["verification"], thumbnails)
     more = {key: report[key] for key in ("scenarios", "parts", "soak", "batches", "stages")}
     report = document(bundles, report["latency"], **more, warnings=[*HOSTILE, "x" * 400],
                       command=["convexport", "y" * 300])  # fmt: skip
     path = tmp_path / "report.html"
     path.write_bytes(files(report)["report.html"])
     return path
+
+
+def picture(place: Path) -> Path:
+    """A directory with the image that moved most."""
+    place.mkdir()
+    Image.effect_noise((40, 40), 200).save(place / "a.png")
+    return place
 
 
 def opened(browser: Any, page_file: Path, width: int, scheme: str) -> Any:
@@ -122,6 +134,14 @@ def test_tables_and_landmarks_are_named(browser: Any, page_file: Path) -> None:
     assert page.locator("svg[role=img]").count() > 3
     assert page.locator("svg:not(:has(> title))").count() == 0
     assert page.locator("figure:not(:has(table))").count() == 0
+    page.close()
+
+
+def test_small_pictures_are_shown(browser: Any, page_file: Path) -> None:
+    """The page's own policy lets them in."""
+    page = opened(browser, page_file, 1280, "light")
+    sizes = page.evaluate("[...document.images].map(each => [each.alt, each.naturalWidth])")
+    assert sizes == [["a.png", 40]]
     page.close()
 
 
