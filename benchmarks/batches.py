@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from convexport.benchmarks.host import affinity, load_between, load_snapshot
 from convexport.benchmarks.loading import Loaded, Span, load_alone
 from convexport.benchmarks.loops import SECOND, Stream, WallClock, closed_loop
 from convexport.benchmarks.meter import LatencyOptions, collector_off, warm_up
 from convexport.benchmarks.recording import Subject
 from convexport.benchmarks.statistics import percentile
+from convexport.benchmarks.watch import Watch, watch_of, watched
 from convexport.benchmarks.workers import ask, environment
 
 _MS = 1e6
@@ -24,10 +26,12 @@ class Batches:
     Attributes:
         streams: by batch, closed loop, one process.
         why: why not all batches that were asked for are there; empty if they are.
+        watch: over the machine and the warm-ups; None in what an older version stored.
     """
 
     streams: Mapping[int, Stream]
     why: str
+    watch: Watch | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: a row a batch with its raw latencies."""
@@ -44,13 +48,15 @@ class Batches:
                 }
                 for batch, stream in self.streams.items()
             ],
+            **watched(self.watch),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Batches:
         """The inverse of ``to_dict``; the numbers are computed again."""
         rows = data["rows"]
-        return cls({row["batch"]: Stream.from_dict(row["samples"]) for row in rows}, data["why"])
+        streams = {row["batch"]: Stream.from_dict(row["samples"]) for row in rows}
+        return cls(streams, data["why"], watch_of(data))
 
 
 def run_batches(subject: Subject, options: LatencyOptions, batches: Sequence[int]) -> Batches:
@@ -58,9 +64,18 @@ def run_batches(subject: Subject, options: LatencyOptions, batches: Sequence[int
     env, _ = environment()
     # Of a large batch a few calls alone, the warm-up's, take their time.
     patient = replace(options, timeout_s=options.timeout_s * max(len(batches), *batches))
-    value = ask("batches", [subject], patient, env, extra={"batches": list(batches)}).value
+    before, extra = load_snapshot(), {"batches": list(batches)}
+    answer = ask("batches", [subject], patient, env, traced=True, extra=extra)
+    value = answer.value
     streams = {int(batch): Stream.from_dict(each) for batch, each in value["streams"].items()}
-    return Batches(streams, value["why"])
+    watch = Watch(
+        load=load_between(before, load_snapshot()),
+        cpus=affinity(),
+        provider=value["provider"],
+        traces=(answer.trace,),
+        settled=tuple(value["settled"]),
+    )
+    return Batches(streams, value["why"], watch)
 
 
 def batches_job(
@@ -69,16 +84,17 @@ def batches_job(
     """One subject at each batch in turn, an equal share of the time for each."""
     loaded = load_alone(subjects, options)
     usable, why = usable_batches(loaded, batches)
-    streams = {}
+    streams, settled = {}, []
     with collector_off():
         for index, batch in enumerate(usable):
             call = loaded.call(batch)
-            warm_up(call, options)
+            settled.append(warm_up(call, options)[0].settled)
             if index == 0:
                 span.begin(time.perf_counter_ns())
             duration_ns = int(options.duration_s / len(usable) * SECOND)
             streams[str(batch)] = closed_loop(call, WallClock(), duration_ns=duration_ns).to_dict()
-    return {"streams": streams, "why": why}
+    facts = {"provider": loaded.session.provider, "settled": settled}
+    return {"streams": streams, "why": why, **facts}
 
 
 def usable_batches(loaded: Loaded, batches: Sequence[int]) -> tuple[list[int], str]:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from convexport.benchmarks.batches import Batches, run_batches
+from convexport.benchmarks.bundle_subjects import (
+    batch_for,
+    file_subject,
+    is_bundle,
+    label_of,
+    read_bundles,
+    reference_of,
+    require_different,
+    require_same_input,
+    save_images,
+    subject_of,
+)
 from convexport.benchmarks.latency import BenchResult, LatencyOptions, Subject, bench
 from convexport.benchmarks.parity import Parity
 from convexport.benchmarks.parts import Parts, measure_parts
@@ -19,9 +32,7 @@ from convexport.benchmarks.torch_baseline import torch_parity, torch_subject
 from convexport.benchmarks.torch_session import COMPILED, TORCH
 from convexport.benchmarks.verify import Verification, verify
 from convexport.runtime.bundle import Manifest, read_manifest
-from convexport.runtime.errors import InputError, UsageError
-from convexport.runtime.files import sha256_of
-from convexport.runtime.sessions import open_session
+from convexport.runtime.errors import ConvexportError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +69,7 @@ class Comparison:
         parts: by label.
         soak: by label.
         batches: by label.
+        failed: what of the rest ended in an error instead.
     """
 
     latency: BenchResult
@@ -67,6 +79,7 @@ class Comparison:
     parts: Mapping[str, Parts] = field(default_factory=dict)
     soak: Mapping[str, Soak] = field(default_factory=dict)
     batches: Mapping[str, Batches] = field(default_factory=dict)
+    failed: Mapping[str, ConvexportError] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -82,6 +95,7 @@ class Comparison:
                     ("parts", self.parts),
                     ("soak", self.soak),
                     ("batches", self.batches),
+                    ("failed", self.failed),
                 )
             },
         }
@@ -97,7 +111,7 @@ def compare_bundles(
     check: Callable[[Path], Verification] = verify,
     report: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
-    """Measure bundles against a baseline.
+    """Measure bundles against a baseline. An error in the extras is kept, and costs nothing else.
 
     Args:
         bundles: directories, each verified before it is timed.
@@ -109,44 +123,54 @@ def compare_bundles(
 
     Raises:
         GateError: a bundle or PyTorch fails its parity here: then its latency says nothing.
-        UsageError: E0267, two bundles have the same name.
-        InputError: E0369, the baseline takes another input than the bundle.
+        UsageError: E0267, two bundles have the same name; E0272, one insists on another batch.
+        InputError: E0369, the baseline takes another input than the bundle; E0377, the bundles are
+            of different nets.
     """
-    labels = [_label(bundle) for bundle in bundles]
-    _require_different(labels)
-    baseline = [against] if against is not None and _is_bundle(against) else []
+    judged = [*bundles, *([against] if against is not None and is_bundle(against) else [])]
+    require_different([label_of(bundle) for bundle in judged])
+    manifests = read_bundles(bundles)
+    first = manifests[label_of(bundles[0])]
+    batch_for(manifests, options.batch)
+    measured = [subject_of(bundle, manifests[label_of(bundle)]) for bundle in bundles]
+    given = _baseline(bundles[0], first, against, options)
+    require_same_input([*given, *measured])
     parity = {}
-    for bundle in (*bundles, *baseline):
+    for bundle in judged:
         report(f"parity of {bundle.name}")
-        parity[_label(bundle)] = check(bundle)
-    manifests = {_label(bundle): read_manifest(bundle) for bundle in bundles}
-    first = manifests[labels[0]]
-    measured = [_subject(_label(bundle), bundle, manifests[_label(bundle)]) for bundle in bundles]
-    with tempfile.TemporaryDirectory() as scratch:
-        places = (cache_dir or Path(scratch), Path(scratch))
-        subjects, compared = _baselines(bundles[0], first, against, options, places)
-        _require_same_input([*subjects, *measured])
-        latency = bench([*subjects, *measured], options, report=report)
-    return Comparison(
-        latency, parity, compared, **_measure(bundles, measured, options, extras, report)
-    )
+        parity[label_of(bundle)] = check(bundle)
+    compared = None
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        if against is not None and str(against) in (TORCH, COMPILED):
+            torch = torch_subject(
+                first, str(against), cache_dir=cache_dir or scratch, scratch=scratch
+            )
+            compared = torch_parity(torch, bundles[0], first, options.threads)
+            given = [torch]
+        images = save_images(first, scratch)
+        given, measured = (
+            [replace(each, data=images) for each in side] for side in (given, measured)
+        )
+        latency = bench([*given, *measured], options, report=report)
+        more = _measure(bundles, measured, options, extras, report)
+    return Comparison(latency, parity, compared, **more)
 
 
-def _baselines(
-    bundle: Path,
-    manifest: Manifest,
-    against: Path | None,
-    options: LatencyOptions,
-    places: tuple[Path, Path],
-) -> tuple[list[Subject], Parity | None]:
-    """What to compare with, and how far PyTorch is from the reference where that is it."""
-    if against is not None and str(against) in (TORCH, COMPILED):
-        cache, scratch = places
-        subject = torch_subject(bundle, manifest, str(against), cache_dir=cache, scratch=scratch)
-        return [subject], torch_parity(subject, bundle, manifest, options.threads)
-    if against is None and manifest.runtime == "tensorrt":
-        return [], None  # it has no engine of its FP32 graph
-    return [_baseline(bundle, manifest, against)], None
+def _baseline(
+    bundle: Path, manifest: Manifest, against: Path | None, options: LatencyOptions
+) -> list[Subject]:
+    """What to compare with; none where that is PyTorch, which is made only after parity."""
+    if against is None:
+        # TensorRT has no engine of its FP32 graph.
+        return [] if manifest.runtime == "tensorrt" else [reference_of(bundle, manifest)]
+    if is_bundle(against):
+        other = read_manifest(against)
+        batch_for({label_of(against): other}, options.batch)
+        return [subject_of(against, other)]
+    if str(against) in (TORCH, COMPILED):
+        return []
+    return [file_subject(against, manifest, options)]
 
 
 def _measure(
@@ -157,81 +181,30 @@ def _measure(
     report: Callable[[str], None],
 ) -> dict[str, Any]:
     """The fields of a comparison that ``extras`` asks for."""
-    scenarios = run_scenarios(subjects, extras.scenarios, options, report=report)
-    parts = {}
-    if extras.parts:
-        for bundle in bundles:
-            report(f"parts of {bundle.name}")
-            parts[_label(bundle)] = measure_parts(bundle, options)
-    soak, batches = {}, {}
+    scenarios: list[ScenarioResult] = []
+    parts, soak, batches, failed = {}, {}, {}, {}
+
+    @contextmanager
+    def attempt(what: str) -> Iterator[None]:
+        report(what)
+        try:
+            yield
+        except ConvexportError as error:  # hours may have been measured before
+            failed[what] = error
+
+    for subject in subjects:
+        for scenario in extras.scenarios:
+            with attempt(f"{scenario.name} of {subject.label}"):
+                scenarios += run_scenarios([subject], [scenario], options, report=report)
+    for bundle in bundles if extras.parts else ():
+        with attempt(f"parts of {label_of(bundle)}"):
+            parts[label_of(bundle)] = measure_parts(bundle, options)
     for subject in subjects:
         if extras.soak_s is not None:
-            report(f"soak of {subject.label}: {extras.soak_s:g} s")
-            soak[subject.label] = run_soak(subject, options, extras.soak_s)
+            with attempt(f"soak of {subject.label}: {extras.soak_s:g} s"):
+                soak[subject.label] = run_soak(subject, options, extras.soak_s)
         if extras.batches:
-            report(f"batches of {subject.label}")
-            batches[subject.label] = run_batches(subject, options, extras.batches)
-    return {"scenarios": tuple(scenarios), "parts": parts, "soak": soak, "batches": batches}
-
-
-def _require_different(labels: Sequence[str]) -> None:
-    if len(set(labels)) != len(labels):
-        raise UsageError(
-            "E0267",
-            "two bundles have the same name",
-            where=", ".join(labels),
-            hint="a bundle is told from another by its directory's name: rename one",
-        )
-
-
-def _require_same_input(subjects: Sequence[Subject]) -> None:
-    for subject in subjects:
-        if subject.input_shape != subjects[0].input_shape:
-            raise InputError(
-                "E0369",
-                f"{subject.label} takes {subject.input_shape}, "
-                f"{subjects[0].label} takes {subjects[0].input_shape}",
-                why="latencies of different inputs do not compare",
-            )
-
-
-def _is_bundle(against: Path) -> bool:
-    return against.suffix != ".onnx" and str(against) not in (TORCH, COMPILED)
-
-
-def _label(bundle: Path) -> str:
-    return bundle.resolve().name
-
-
-def _subject(label: str, bundle: Path, manifest: Manifest) -> Subject:
-    return Subject(
-        label=label,
-        model=bundle / manifest.model,
-        provider=manifest.provider,
-        input_name=manifest.input.name,
-        input_shape=_image_shape(manifest.input.shape),
-        sha256=manifest.files[manifest.model],
-        runtime=manifest.runtime,
-        precision=manifest.precision,
-    )
-
-
-def _baseline(bundle: Path, manifest: Manifest, against: Path | None) -> Subject:
-    if against is not None and _is_bundle(against):
-        return _subject(_label(against), against, read_manifest(against))
-    path = against or bundle / manifest.reference
-    session = open_session(path, runtime=manifest.runtime, provider=manifest.provider)
-    spec = session.inputs[0]
-    return Subject(
-        label=path.name if against else "fp32 reference",
-        model=path,
-        provider=manifest.provider,
-        input_name=spec.name,
-        input_shape=_image_shape(spec.shape),
-        sha256=sha256_of(path),
-        runtime=manifest.runtime,
-    )
-
-
-def _image_shape(shape: tuple[int | str, ...]) -> tuple[int, ...]:
-    return tuple(int(dim) for dim in shape[1:])
+            with attempt(f"batches of {subject.label}"):
+                batches[subject.label] = run_batches(subject, options, extras.batches)
+    found = {"parts": parts, "soak": soak, "batches": batches, "failed": failed}
+    return {"scenarios": tuple(scenarios), **found}

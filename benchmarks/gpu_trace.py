@@ -9,13 +9,14 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from contextlib import suppress
-from ctypes import byref, c_uint, c_ulonglong, c_void_p
+from ctypes import byref, c_int, c_uint, c_ulonglong, c_void_p, create_string_buffer
 from pathlib import Path
 
 from convexport.benchmarks.host import text_of
 from convexport.runtime.board import GPUS
 
 _LIBRARY = "libnvidia-ml.so.1"
+_TEXT = 96  # bytes, of the longest name
 _SM_CLOCK, _CORE_TEMPERATURE = 1, 0  # nvmlClockType_t, nvmlTemperatureSensors_t
 # nvmlClocksEventReasons that heat or power bring about: power cap, slowdowns, power brake. An idle
 # GPU and one whose clocks somebody fixed give reasons too, and neither is held back by them.
@@ -50,7 +51,25 @@ def _jetson(root: Path) -> GpuReader | None:
     return read
 
 
-def _nvml() -> GpuReader | None:
+def describe_gpu() -> dict[str, str] | None:
+    """The one NVIDIA GPU of this machine: name, compute capability, driver; None where unknown."""
+    found = _device()
+    if found is None:
+        return None
+    library, device = found
+    name, driver = create_string_buffer(_TEXT), create_string_buffer(_TEXT)
+    major, minor = c_int(), c_int()
+    library.nvmlDeviceGetName(device, name, c_uint(_TEXT))
+    library.nvmlDeviceGetCudaComputeCapability(device, byref(major), byref(minor))
+    library.nvmlSystemGetDriverVersion(driver, c_uint(_TEXT))
+    return {
+        "name": name.value.decode(errors="replace"),
+        "compute_capability": f"{major.value}.{minor.value}",
+        "driver": driver.value.decode(errors="replace"),
+    }
+
+
+def _device() -> tuple[ctypes.CDLL, c_void_p] | None:
     try:
         library = ctypes.CDLL(_LIBRARY)
     except OSError:
@@ -62,8 +81,14 @@ def _nvml() -> GpuReader | None:
         and count.value == 1
         and library.nvmlDeviceGetHandleByIndex_v2(c_uint(0), byref(device)) == 0
     )
-    if not ready:
+    return (library, device) if ready else None
+
+
+def _nvml() -> GpuReader | None:
+    found = _device()
+    if found is None:
         return None
+    library, device = found
 
     def ask(function: str, *before: c_uint, wide: bool = False) -> float | None:
         value = c_ulonglong() if wide else c_uint()

@@ -10,6 +10,7 @@ import contextlib
 import math
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from itertools import pairwise
@@ -26,6 +27,7 @@ _PACKAGES = (
     "torch",
 )  # fmt: skip
 _ROOT = Path("/")
+BATTERY = "battery"
 
 
 @dataclass(frozen=True)
@@ -109,14 +111,19 @@ def cores(root: Path = _ROOT) -> int:
 
 def cpu_quota(root: Path = _ROOT) -> float | None:
     """The cgroup's quota in CPUs, the tightest on the way to the top; None without one."""
-    quotas = []
-    for line in (text_of(root / "proc/self/cgroup") or "").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            quotas += _quotas_v2(root / "sys/fs/cgroup", path)
-        elif "cpu" in controllers.split(","):
-            quotas += _quotas_v1(root / "sys/fs/cgroup/cpu", path)
+    quotas = [quota for folder in _groups(root) for quota in _quotas(folder)]
     return min(quotas, default=None)
+
+
+def quota_counters(root: Path = _ROOT) -> list[Path]:
+    """The files that count how often a quota stopped us, of each cgroup on the way to the top."""
+    return [path for path in (folder / "cpu.stat" for folder in _groups(root)) if path.exists()]
+
+
+def power(root: Path = _ROOT) -> str | None:
+    """``mains`` or ``battery``; None where the kernel knows of no plug."""
+    plugs = [text_of(path) for path in (root / "sys/class/power_supply").glob("*/online")]
+    return ("mains" if "1" in plugs else BATTERY) if any(plugs) else None
 
 
 def load_snapshot(root: Path = _ROOT) -> LoadSnapshot:
@@ -181,28 +188,26 @@ def _ram(root: Path) -> int | None:
     return None
 
 
-def _quotas_v2(mount: Path, path: str) -> list[float]:
-    quotas = []
-    for folder in _up(mount, path):
-        quota, _, period = (text_of(folder / "cpu.max") or "max").partition(" ")
-        if quota != "max":
-            quotas.append(int(quota) / int(period or 100_000))
-    return quotas
+def _quotas(group: Path) -> Iterator[float]:
+    quota, _, period = (text_of(group / "cpu.max") or "max").partition(" ")
+    if quota != "max":
+        yield int(quota) / int(period or 100_000)
+    old = int(text_of(group / "cpu.cfs_quota_us") or -1)
+    if old > 0:
+        yield old / int(text_of(group / "cpu.cfs_period_us") or 100_000)
 
 
-def _quotas_v1(mount: Path, path: str) -> list[float]:
-    quotas = []
-    for folder in _up(mount, path):
-        quota = int(text_of(folder / "cpu.cfs_quota_us") or -1)
-        if quota > 0:
-            quotas.append(quota / int(text_of(folder / "cpu.cfs_period_us") or 100_000))
-    return quotas
-
-
-def _up(mount: Path, path: str) -> list[Path]:
-    """The folder of a cgroup and those above it. In a container the path may not be there."""
-    folder = mount / path.lstrip("/")
-    return [folder, *(up for up in folder.parents if up.is_relative_to(mount))]
+def _groups(root: Path) -> Iterator[Path]:
+    """Our cgroup's folders and those above them. In a container the path may not be there."""
+    mount = root / "sys/fs/cgroup"
+    for line in (text_of(root / "proc/self/cgroup") or "0::/").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = mount / "cpu" if controllers else mount
+        group = top / path.lstrip("/")
+        yield group
+        yield from (up for up in group.parents if up.is_relative_to(top))
 
 
 def _throttles(root: Path) -> int:
@@ -210,8 +215,7 @@ def _throttles(root: Path) -> int:
     heat = [text_of(path) for path in cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
     # Jetson counts here how often too much current, or too low a voltage, slowed it.
     heat += [text_of(path) for path in (root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt")]
-    groups = (root / "sys/fs/cgroup/cpu.stat", root / "sys/fs/cgroup/cpu/cpu.stat")
-    stats = " ".join(text_of(path) or "" for path in groups).split()
+    stats = " ".join(text_of(path) or "" for path in quota_counters(root)).split()
     quota = [count for name, count in pairwise(stats) if name == "nr_throttled"]
     return sum(int(count) for count in (*(text or "0" for text in heat), *quota))
 

@@ -8,15 +8,17 @@ their seed. Peak memory comes from one more process a model, which runs that mod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from convexport.benchmarks.host import describe_host, load_between, load_snapshot
+from convexport.benchmarks.gpu_trace import describe_gpu
+from convexport.benchmarks.host import describe_host, load_between, load_snapshot, power
 from convexport.benchmarks.latency_result import BenchResult, evaluate
 from convexport.benchmarks.meter import LatencyOptions, measure, overhead_ns
 from convexport.benchmarks.recording import Memory, Recording, Run, Subject
 from convexport.benchmarks.samples import Samples, Warmup
-from convexport.benchmarks.workers import ask, environment
+from convexport.benchmarks.workers import CPUS, ask, environment
 from convexport.runtime.errors import UsageError
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Warmup",
     "bench",
     "evaluate",
+    "machine",
     "measure",
     "overhead_ns",
 ]
@@ -64,9 +67,14 @@ def bench(
         subject.label: Memory(**ask("memory", [subject], options, env).value)
         for subject in subjects
     }
-    return evaluate(
-        Recording(tuple(subjects), options, tuple(runs), memory, load, describe_host(), dropped)
-    )
+    host = machine([subject.provider for subject in subjects])
+    return evaluate(Recording(tuple(subjects), options, tuple(runs), memory, load, host, dropped))
+
+
+def machine(providers: Collection[str]) -> dict[str, Any]:
+    """This machine, its plug, and its GPU where one of the providers runs on it."""
+    gpu = None if CPUS.issuperset(providers) else describe_gpu()
+    return {**describe_host(), "power": power(), "gpu": gpu}
 
 
 def share_of(options: LatencyOptions, index: int) -> LatencyOptions:

@@ -6,13 +6,13 @@ well give other numbers, and says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from convexport.benchmarks.host import Load
+from convexport.benchmarks.host import BATTERY, Load
 from convexport.benchmarks.meter import WARMUP_S, LatencyOptions
 from convexport.benchmarks.recording import ModelRun, Recording, Subject
 from convexport.benchmarks.statistics import (
@@ -24,9 +24,13 @@ from convexport.benchmarks.statistics import (
     ratio_of_medians,
 )
 from convexport.benchmarks.trace import Trace, doubts
+from convexport.benchmarks.workers import CPUS
 
 PERCENTS = (50, 90, 95, 99)
 VALID, UNSTABLE = "VALID", "UNSTABLE"
+
+# What a model was fed.
+FED_IMAGES, FED_NOISE = "images", "seeded noise"
 
 _CV_LIMIT = 0.05
 _OTHERS_LIMIT = 0.05
@@ -180,10 +184,8 @@ def _spread(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[s
 
 def _warmup(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[str]:
     for row in rows:
-        warmups = [run.samples.warmup for run in _runs_of(row.label, recording)]
-        restless = sum(not warmup.settled for warmup in warmups)
-        if restless:
-            yield f"{row.label}: warm-up never settled in {restless}/{len(warmups)} processes"
+        settled = [run.samples.warmup.settled for run in _runs_of(row.label, recording)]
+        yield from (f"{row.label}: {doubt}" for doubt in warmup_doubts(settled))
 
 
 def _length(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[str]:
@@ -192,7 +194,10 @@ def _length(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[s
 
 def _machine(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[str]:
     traces = [run.trace for run in recording.runs]
-    return machine_doubts(recording.load, recording.host.get("cpus") or 1, traces)
+    providers = [subject.provider for subject in recording.subjects]
+    yield from machine_doubts(recording.load, recording.host.get("cpus") or 1, traces, providers)
+    if recording.host.get("power") == BATTERY:
+        yield "the machine ran on its battery"
 
 
 def length_doubts(options: LatencyOptions) -> Iterator[str]:
@@ -203,9 +208,19 @@ def length_doubts(options: LatencyOptions) -> Iterator[str]:
         yield f"warm-up of {options.warmup_s:g} s, less than {WARMUP_S:g} s"
 
 
-def machine_doubts(load: Load, cpus: int, traces: Sequence[Trace | None]) -> Iterator[str]:
+def warmup_doubts(settled: Sequence[bool]) -> Iterator[str]:
+    """In how many processes the warm-up ended without an end in sight."""
+    restless = sum(not each for each in settled)
+    if restless:
+        yield f"warm-up never settled in {restless}/{len(settled)} processes"
+
+
+def machine_doubts(
+    load: Load, cpus: int, traces: Sequence[Trace | None], providers: Collection[str]
+) -> Iterator[str]:
     """What the machine did meanwhile that another run may not meet."""
-    if load.load_1m is not None and load.load_1m > cpus:
+    # What we did ourselves before the start is in the average: it counts where all else is unknown.
+    if load.others is None and load.load_1m is not None and load.load_1m > cpus:
         yield f"load average of {load.load_1m:g} on {cpus} CPUs before the start"
     if load.others is not None and load.others > _OTHERS_LIMIT:
         yield f"other processes took {load.others:.1%} of the CPUs (limit {_OTHERS_LIMIT:.0%})"
@@ -214,6 +229,8 @@ def machine_doubts(load: Load, cpus: int, traces: Sequence[Trace | None]) -> Ite
     if load.throttles:
         yield f"throttled {load.throttles} times, by heat, current or the CPU quota"
     yield from doubts(traces)
+    if not CPUS.issuperset(providers) and not any(each and each.gpu_clock_mhz for each in traces):
+        yield "the GPU's clock was not watched"
 
 
 _CHECKS: tuple[Callable[[Recording, tuple[SubjectResult, ...]], Iterator[str]], ...] = (
@@ -246,10 +263,12 @@ def _notes(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[st
 
 def _conditions(recording: Recording) -> dict[str, Any]:
     options = recording.options.to_dict()
+    fed = {FED_NOISE if each.data is None else FED_IMAGES for each in recording.subjects}
     return {
         **{key: options[key] for key in options if key != "timeout_s"},
         "loop": "closed, one stream",
         "parts": "host to host: numpy in, numpy out; no decoding, no preprocessing",
+        "fed": " and ".join(sorted(fed)),
         "floor_ns": float(np.median([run.floor_ns for run in recording.runs])),
         "load": recording.load.to_dict(),
         "host": dict(recording.host),

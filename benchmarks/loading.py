@@ -109,13 +109,21 @@ def _open(subject: Subject, threads: int) -> Session:
     )
 
 
-def _require_hash(subject: Subject) -> None:
+def hash_of(model: Path) -> str:
+    """The SHA-256 of a model file.
+
+    Raises:
+        InputError: E0362, it cannot be read.
+    """
     try:
-        found = sha256_of(subject.model)
+        return sha256_of(model)
     except OSError as error:
-        raise InputError(
-            "E0362", f"cannot read the model: {error.strerror}", where=str(subject.model)
-        ) from error
+        what = f"cannot read the model: {error.strerror}"
+        raise InputError("E0362", what, where=str(model)) from error
+
+
+def _require_hash(subject: Subject) -> None:
+    found = hash_of(subject.model)
     if found != subject.sha256:
         raise InputError(
             "E0363",
@@ -144,10 +152,10 @@ def _images(subject: Subject, session: Session, batch: int, seed: int) -> npt.ND
 
 def _read_images(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
     try:
-        images = np.load(path, allow_pickle=False)
+        # Of many images those of one batch alone are to be in memory.
+        images = np.load(path, allow_pickle=False, mmap_mode="r")
         if images.shape[1:] != shape or len(images) == 0:
             raise ValueError(f"shape {images.shape}, expected (n, {', '.join(map(str, shape))})")
     except (OSError, ValueError) as error:
         raise InputError("E0364", f"cannot feed these images: {error}", where=str(path)) from error
-    array: npt.NDArray[np.generic] = images
-    return array
+    return np.asarray(images)

@@ -14,6 +14,7 @@ from typing import Any
 from convexport.benchmarks.host import Load
 from convexport.benchmarks.meter import LatencyOptions
 from convexport.benchmarks.samples import ENCODING, Samples
+from convexport.benchmarks.stored import known
 from convexport.benchmarks.trace import Trace
 from convexport.runtime.errors import InputError, UsageError
 
@@ -60,7 +61,7 @@ class Subject:
     def from_dict(cls, data: Mapping[str, Any]) -> Subject:
         """The inverse of ``to_dict``."""
         files = {"model": Path(data["model"]), "data": data["data"] and Path(data["data"])}
-        return cls(**{**data, **files, "input_shape": tuple(data["input_shape"])})
+        return cls(**{**known(cls, data), **files, "input_shape": tuple(data["input_shape"])})
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class ModelRun:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelRun:
         """The inverse of ``to_dict``."""
-        return cls(**{**data, "samples": Samples.from_dict(data["samples"])})
+        return cls(**{**known(cls, data), "samples": Samples.from_dict(data["samples"])})
 
 
 @dataclass(frozen=True)
@@ -166,10 +167,12 @@ class Recording:
                 raise ValueError(f"unknown encoding {data['encoding']!r}")
             recording = cls(
                 subjects=tuple(Subject.from_dict(subject) for subject in data["subjects"]),
-                options=LatencyOptions(**data["options"]),
+                options=LatencyOptions(**known(LatencyOptions, data["options"])),
                 runs=tuple(Run.from_dict(run) for run in data["runs"]),
-                memory={label: Memory(**memory) for label, memory in data["memory"].items()},
-                load=Load(**data["load"]),
+                memory={
+                    label: Memory(**known(Memory, each)) for label, each in data["memory"].items()
+                },
+                load=Load(**known(Load, data["load"])),
                 host=dict(data["host"]),
                 dropped_variables=tuple(data["dropped_variables"]),
             )

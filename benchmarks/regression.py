@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from convexport.benchmarks.latency_result import BenchResult, SubjectResult, evaluate
+from convexport.benchmarks.latency_result import (
+    FED_IMAGES,
+    BenchResult,
+    SubjectResult,
+    evaluate,
+)
 from convexport.benchmarks.meter import LatencyOptions
 from convexport.benchmarks.recording import Recording
+from convexport.benchmarks.report.verdict import latency_of
 from convexport.benchmarks.statistics import ratio_of_groups
 from convexport.runtime.errors import GateError, InputError, UsageError
 from convexport.runtime.files import read_json
 
 # What a latency depends on beside the model: of the options, of the host, and of each subject.
 _OPTIONS = ("batch", "threads", "warmup_s")
-_HOST = ("cpu", "machine", "cpus", "cpu_quota", "smt", "governor")
+_HOST = ("cpu", "machine", "cpus", "cpu_quota", "smt", "governor", "gpu")
 _SUBJECT = ("runtime", "provider")
 
 
@@ -54,21 +60,31 @@ class Change:
 
 
 def read_baseline(path: Path) -> BenchResult:
-    """The latencies that ``bench --save`` wrote, computed again from their raw samples.
+    """The latencies that ``bench --save`` or a build wrote, computed again from their raw samples.
+
+    In a build's ``report.json`` the row of the file that it ships takes the bundle's name.
 
     Raises:
-        InputError: E0302, it cannot be read; E0361, it is no such file.
+        InputError: E0302, it cannot be read; E0360 or E0361, it is no such file.
     """
     data = read_json(path, limit=1 << 30)  # raw samples of minutes
-    latency = data.get("latency") if isinstance(data, dict) else None
-    if not isinstance(latency, dict) or "recording" not in latency:
+    try:
+        found = evaluate(Recording.from_dict(data["latency"]["recording"]))
+        named = {row.label: row for row in found.subjects}
+        for bundle in data.get("bundles", ()):
+            timed = latency_of({"latency": data["latency"]}, {**bundle, "latency": None})
+            if timed is not None and str(bundle["label"]) not in named:
+                row = named[timed[1]["label"]]
+                named[row.label] = replace(row, label=str(bundle["label"]))
+        return replace(found, subjects=tuple(named.values()))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(
             "E0361",
             "this is no saved benchmark",
             where=str(path),
+            why=f"{type(error).__name__}: {error}"[:300],
             hint="convexport bench BUNDLE --save FILE writes one",
-        )
-    return evaluate(Recording.from_dict(latency["recording"]))
+        ) from error
 
 
 def require_limit(max_slowdown: float) -> None:
@@ -84,14 +100,19 @@ def require_limit(max_slowdown: float) -> None:
 
 
 def require_comparable(
-    then: BenchResult, labels: Sequence[str], options: LatencyOptions, host: Mapping[str, Any]
+    then: BenchResult,
+    labels: Sequence[str],
+    options: LatencyOptions,
+    host: Mapping[str, Any],
+    fed: str = FED_IMAGES,
 ) -> None:
     """Refuse before anything is measured where the conditions are others than then.
 
     Args:
         labels: of the bundles to compare.
         options: of the measurement to come.
-        host: this machine, as ``describe_host`` gives it.
+        host: this machine, as ``latency.machine`` gives it.
+        fed: what the models are to be fed, as in the conditions of a result.
 
     Raises:
         UsageError: E0271, so few processes that the gate could not fail.
@@ -108,7 +129,8 @@ def require_comparable(
     for label in labels:
         _find(then, label)
     before = then.recording
-    _require_same(_conditions(before.options, before.host), _conditions(options, host), "")
+    was = {**_conditions(before.options, before.host), "fed": then.conditions["fed"]}
+    _require_same(was, {**_conditions(options, host), "fed": fed}, "")
 
 
 def changes(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convexport.benchmarks.stored import known
 from convexport.runtime.errors import InputError
 
 ENCODING = "base64(zlib(little-endian int64)), nanoseconds"
@@ -87,7 +88,7 @@ class Samples:
                 unpack(data["block_sizes"]),
                 unpack(data["block_starts_ns"]),
                 int(data["first_ns"]),
-                Warmup(**data["warmup"]),
+                Warmup(**known(Warmup, data["warmup"])),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError("E0360", f"these are not raw samples: {error!r}") from error
@@ -114,6 +115,6 @@ def unpack(text: str) -> Nanoseconds:
         data = inflate.decompress(base64.b64decode(text, validate=True), _MAX_BYTES)
         if inflate.unconsumed_tail or not inflate.eof:
             raise ValueError("cut short, or too long")
-        return np.frombuffer(data, dtype="<i8").astype(np.int64)
+        return np.frombuffer(data, dtype="<i8").astype(np.int64, copy=False)
     except (binascii.Error, zlib.error, TypeError, ValueError) as error:
         raise InputError("E0360", f"these are not packed nanoseconds: {error}") from error

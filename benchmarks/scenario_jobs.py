@@ -39,7 +39,7 @@ def stream_job(
     loaded = load_alone(subjects, options)
     call = query(loaded, wanted.images)
     with collector_off():
-        warm_up(call, options)
+        warmup, _ = warm_up(call, options)
         span.begin(time.perf_counter_ns())
         stream = run_scenario(call, wanted, options)
     return {
@@ -47,6 +47,7 @@ def stream_job(
         "runtime": loaded.session.runtime,
         "provider": loaded.session.provider,
         "fixed_batch": loaded.fixed_batch,
+        "settled": warmup.settled,
     }
 
 

@@ -112,6 +112,7 @@ def _measured(
             load=load_between(before, load_snapshot()),
             cpus=affinity(),
             tried=tuple(tried),
+            settled=tuple(each.value["settled"] for each in answers),
         )
     )
 

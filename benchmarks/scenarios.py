@@ -25,11 +25,17 @@ from convexport.benchmarks.early_stopping import (
     early_stopping,
 )
 from convexport.benchmarks.host import Load
-from convexport.benchmarks.latency_result import PERCENTS, length_doubts, machine_doubts
+from convexport.benchmarks.latency_result import (
+    PERCENTS,
+    length_doubts,
+    machine_doubts,
+    warmup_doubts,
+)
 from convexport.benchmarks.loops import Stream
 from convexport.benchmarks.meter import LatencyOptions
 from convexport.benchmarks.samples import ENCODING
 from convexport.benchmarks.statistics import Percentile, percentile
+from convexport.benchmarks.stored import known
 from convexport.benchmarks.trace import Trace
 from convexport.runtime.errors import ConvexportError, InputError, UsageError, did_you_mean
 
@@ -101,7 +107,7 @@ class Scenario:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Scenario:
         """The inverse of ``to_dict``."""
-        return cls(**{**data, "batches": tuple(data["batches"])})
+        return cls(**{**known(cls, data), "batches": tuple(data["batches"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +127,7 @@ class ScenarioRecording:
         load: of the machine over all of them.
         cpus: that we may run on.
         tried: what was tried to settle the rate or batch, in turn.
+        settled: whether each process's warm-up settled; empty where nobody noted it.
     """
 
     scenario: Scenario
@@ -135,6 +142,7 @@ class ScenarioRecording:
     load: Load
     cpus: int
     tried: tuple[dict[str, Any], ...] = ()
+    settled: tuple[bool, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -147,6 +155,7 @@ class ScenarioRecording:
             "traces": [trace and trace.to_dict() for trace in self.traces],
             "load": self.load.to_dict(),
             "tried": list(self.tried),
+            "settled": list(self.settled),
         }
 
     @classmethod
@@ -160,11 +169,12 @@ class ScenarioRecording:
             return cls(
                 **{key: data[key] for key in _PLAIN},
                 scenario=Scenario.from_dict(data["scenario"]),
-                options=LatencyOptions(**data["options"]),
+                options=LatencyOptions(**known(LatencyOptions, data["options"])),
                 streams=tuple(map(Stream.from_dict, data["streams"])),
                 traces=tuple(each and Trace.from_dict(each) for each in data["traces"]),
-                load=Load(**data["load"]),
+                load=Load(**known(Load, data["load"])),
                 tried=tuple(data["tried"]),
+                settled=tuple(data.get("settled", ())),
             )
         except (AttributeError, KeyError, TypeError, ValueError, ConvexportError) as error:
             what = f"this is no recording of a scenario: {error!r}"
@@ -253,7 +263,8 @@ def evaluate_scenario(recording: ScenarioRecording) -> ScenarioResult:
     seconds = sum(stream.seconds for stream in recording.streams)
     reasons = [
         *length_doubts(recording.options),
-        *machine_doubts(recording.load, recording.cpus, recording.traces),
+        *warmup_doubts(recording.settled),
+        *machine_doubts(recording.load, recording.cpus, recording.traces, (recording.provider,)),
         *_stream_doubts(recording),
     ]
     floor = stopping.floor if bound is None else bound_floor(scenario.percent)

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from convexport.benchmarks.host import Load, affinity, load_between, load_snapshot
-from convexport.benchmarks.latency_result import PERCENTS, machine_doubts
+from convexport.benchmarks.latency_result import PERCENTS, machine_doubts, warmup_doubts
 from convexport.benchmarks.loading import Span, load_alone
 from convexport.benchmarks.loops import SECOND, Call, Clock, WallClock, closed_loop
 from convexport.benchmarks.meter import LatencyOptions, collector_off, warm_up
 from convexport.benchmarks.recording import Subject
 from convexport.benchmarks.samples import Nanoseconds, pack, unpack
 from convexport.benchmarks.statistics import percentile
+from convexport.benchmarks.stored import known
 from convexport.benchmarks.trace import Trace
 from convexport.benchmarks.workers import ask, environment
 from convexport.runtime.errors import InputError
@@ -44,6 +45,8 @@ class Soak:
         load: of the machine.
         cpus: that we may run on.
         trace: of the machine.
+        provider: that ran it; None in what an older version stored.
+        settled: whether the warm-up settled.
     """
 
     seconds: float
@@ -55,10 +58,14 @@ class Soak:
     load: Load
     cpus: int
     trace: Trace | None
+    provider: str | None = None
+    settled: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON; ``slowdown`` is the last minute's median / the first's."""
         minutes = {"first_minute": self.first_ns, "last_minute": self.last_ns}
+        providers = () if self.provider is None else (self.provider,)
+        doubts = machine_doubts(self.load, self.cpus, [self.trace], providers)
         return {
             "loop": "closed",
             "seconds": self.seconds,
@@ -69,7 +76,7 @@ class Soak:
                 for name, ns in minutes.items()
             },
             "slowdown": float(np.median(self.last_ns) / np.median(self.first_ns)),
-            "reasons": list(machine_doubts(self.load, self.cpus, [self.trace])),
+            "reasons": [*warmup_doubts([self.settled]), *doubts],
             "samples": {
                 "first_ns": pack(self.first_ns),
                 "last_ns": pack(self.last_ns),
@@ -78,6 +85,8 @@ class Soak:
             "load": self.load.to_dict(),
             "cpus": self.cpus,
             "trace": self.trace and self.trace.to_dict(),
+            "provider": self.provider,
+            "settled": self.settled,
         }
 
     @classmethod
@@ -90,8 +99,9 @@ class Soak:
         try:
             return cls(
                 **{name: data[name] for name in ("seconds", "minute_s", "batch", "cpus")},
+                **{name: data[name] for name in ("provider", "settled") if name in data},
                 **_arrays(data["samples"]),
-                load=Load(**data["load"]),
+                load=Load(**known(Load, data["load"])),
                 trace=None if data["trace"] is None else Trace.from_dict(data["trace"]),
             )
         except (AttributeError, KeyError, TypeError) as error:
@@ -117,6 +127,8 @@ def run_soak(subject: Subject, options: LatencyOptions, seconds: float) -> Soak:
         load=load_between(before, load_snapshot()),
         cpus=affinity(),
         trace=answer.trace,
+        provider=value["provider"],
+        settled=value["settled"],
     )
 
 
@@ -126,9 +138,11 @@ def soak_job(subjects: list[Subject], options: LatencyOptions, span: Span) -> di
     batch = loaded.fixed_batch or options.batch
     call = loaded.call(batch)
     with collector_off():
-        warm_up(call, replace(options, duration_s=min(10.0, options.duration_s)))
+        warmup, _ = warm_up(call, replace(options, duration_s=min(10.0, options.duration_s)))
         span.begin(time.perf_counter_ns())
-        return {**soak(call, WallClock(), options.duration_s), "batch": batch}
+        found = soak(call, WallClock(), options.duration_s)
+    facts = {"provider": loaded.session.provider, "settled": warmup.settled}
+    return {**found, "batch": batch, **facts}
 
 
 def soak(call: Call, clock: Clock, seconds: float) -> dict[str, Any]:

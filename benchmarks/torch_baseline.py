@@ -24,9 +24,7 @@ from convexport.runtime.files import sha256_of
 from convexport.runtime.sessions import open_session
 
 
-def torch_subject(
-    bundle: Path, manifest: Manifest, runtime: str, *, cache_dir: Path, scratch: Path
-) -> Subject:
+def torch_subject(manifest: Manifest, runtime: str, *, cache_dir: Path, scratch: Path) -> Subject:
     """The bundle's net as a subject for PyTorch; its weights are written into ``scratch``.
 
     Args:

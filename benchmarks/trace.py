@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from convexport.benchmarks.gpu_trace import number, open_gpu
-from convexport.benchmarks.host import text_of
+from convexport.benchmarks.host import quota_counters, text_of
+from convexport.benchmarks.stored import known
 
 PERIOD_S = 0.2
 CLOCK_LIMIT = 0.02
@@ -76,7 +77,7 @@ class Trace:
         """The inverse of ``to_dict``."""
         fields: dict[str, Any] = {
             key: tuple(map(float, value)) if isinstance(value, list) else value
-            for key, value in data.items()
+            for key, value in known(cls, data).items()
         }
         return cls(**fields)
 
@@ -223,9 +224,8 @@ def _throttle_files(root: Path) -> list[Path]:
     cpus = root / "sys/devices/system/cpu"
     for path in sorted(cpus.glob("cpu[0-9]*/thermal_throttle/package_throttle_count")):
         packages[text_of(path.parents[1] / "topology/physical_package_id")] = path
-    groups = (root / "sys/fs/cgroup/cpu.stat", root / "sys/fs/cgroup/cpu/cpu.stat")
     current = (root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt")
-    return [*packages.values(), *current, *(path for path in groups if path.exists())]
+    return [*packages.values(), *current, *quota_counters(root)]
 
 
 def _process(root: Path, pid: int) -> tuple[int | None, float]:

@@ -3,6 +3,7 @@
 It reads one JSON request on stdin and writes one JSON answer on stdout. The jobs are
 
     measure   load all subjects and measure them side by side    -> Run
+    inputs    what one subject takes                            -> TensorSpec each
     memory    load one subject alone and run it a few times      -> Memory
     stream    one subject in a scenario                          -> Stream
     search    the rate or the batch that a scenario is run at
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from convexport.benchmarks.batches import batches_job
-from convexport.benchmarks.loading import Span, import_runtimes, load
+from convexport.benchmarks.loading import Span, import_runtimes, load, load_alone
 from convexport.benchmarks.meter import LatencyOptions, measure, overhead_ns
 from convexport.benchmarks.parts import parts_job
 from convexport.benchmarks.recording import Memory, ModelRun, Run, Subject
@@ -70,6 +71,10 @@ def _measure(subjects: list[Subject], options: LatencyOptions, span: Span) -> di
     return Run(models, overhead_ns()).to_dict()
 
 
+def _inputs(subjects: list[Subject], options: LatencyOptions, span: Span) -> dict[str, Any]:
+    return {"inputs": [asdict(spec) for spec in load_alone(subjects, options).session.inputs]}
+
+
 def _memory(subjects: list[Subject], options: LatencyOptions, span: Span) -> dict[str, Any]:
     import_runtimes(subjects)
     baseline = _peak_rss()
@@ -89,6 +94,7 @@ def _peak_rss() -> int | None:
 
 _JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "measure": _measure,
+    "inputs": _inputs,
     "memory": _memory,
     "stream": stream_job,
     "search": search_job,

@@ -24,7 +24,7 @@ _ODD = (
     "ORT_", "OV_", "PYTHONDEV", "PYTHONMALLOC", "PYTHONTRACEMALLOC", "PYTHONPROFILE",
     "PYTHONWARN", "TBB_",
 )  # fmt: skip
-CPUS = ("CPU", "CPUExecutionProvider")
+CPUS = frozenset({"CPU", "CPUExecutionProvider"})
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def whole_numbers(ctx: click.Context, param: click.Parameter, value: str | None)
 )
 @click.option("--seconds", type=float, default=10.0, show_default=True, help="For each model.")
 @click.option("--processes", type=int, default=5, show_default=True, help="Fresh processes.")
-@click.option("--batch", type=int, default=1, show_default=True)
+@click.option("--batch", type=int, help="Images a call.  [default: what a bundle insists on, or 1]")
 @click.option("--threads", type=int, help="Default: as many as there are cores.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order and the noise.")
 @click.option(
@@ -87,9 +88,9 @@ def bench(bundles: tuple[Path, ...], against: Path | None, as_json: bool, **give
 
     The baseline is --against, or else the first bundle's own FP32 reference."""
     from convexport.benchmarks import regression
+    from convexport.benchmarks.bundle_subjects import batch_for, read_bundles
     from convexport.benchmarks.compare_bundles import compare_bundles
-    from convexport.benchmarks.host import describe_host
-    from convexport.benchmarks.latency import LatencyOptions
+    from convexport.benchmarks.latency import LatencyOptions, machine
     from convexport.exporter import bench_summary
     from convexport.exporter.console import ConsoleEvents
     from convexport.exporter.options import default_cache
@@ -101,12 +102,15 @@ def bench(bundles: tuple[Path, ...], against: Path | None, as_json: bool, **give
     if given["max_slowdown"] is not None and given["baseline"] is None:
         raise UsageError("E0284", "--max-slowdown is for --baseline", hint="add --baseline FILE")
     _require_place(given["save"])
-    labels = [bundle.resolve().name for bundle in bundles]
-    then, limit = None, 0.05 if given["max_slowdown"] is None else given["max_slowdown"]
+    manifests = read_bundles(bundles)
+    options = replace(options, batch=batch_for(manifests, given["batch"]))
+    labels, then = list(manifests), None
+    limit = 0.05 if given["max_slowdown"] is None else given["max_slowdown"]
     if given["baseline"] is not None:
         then = regression.read_baseline(given["baseline"])
         regression.require_limit(limit)
-        regression.require_comparable(then, labels, options, describe_host())
+        providers = [each.provider for each in manifests.values()]
+        regression.require_comparable(then, labels, options, machine(providers))
     events = ConsoleEvents()
     events.start("bench")
     try:
@@ -125,6 +129,8 @@ def bench(bundles: tuple[Path, ...], against: Path | None, as_json: bool, **give
             write_atomically(given["save"], json_bytes(data))
         print_result(as_json, data, lambda: bench_summary.as_text(result, found))
     regression.require_not_slower(found)
+    for error in result.failed.values():
+        raise error
 
 
 def _require_place(save: Path | None) -> None:

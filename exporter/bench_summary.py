@@ -22,6 +22,8 @@ def as_text(result: Comparison, found: Sequence[Change] = ()) -> Any:
         parts.append(line(f"parity of PyTorch: {fidelity(data['torch_parity'])}"))
     parts += [*_scenarios(data["scenarios"]), *_parts(data["parts"])]
     parts += [*_soak(data["soak"]), *_batches(data["batches"])]
+    for what, error in result.failed.items():
+        parts.append(line(f"not measured: {what}: {error.code} {error.what}", style="red"))
     return Group(*parts, *map(_change, found))
 
 
@@ -78,6 +80,9 @@ def _parts(found: Mapping[str, Mapping[str, Any]]) -> Iterable[Any]:
         ),
     )
     yield line(next(iter(found.values()))["image"])
+    for label, each in found.items():
+        for reason in each.get("reasons", ()):
+            yield line(f"  {label}: {reason}", style="yellow")
 
 
 def _soak(found: Mapping[str, Mapping[str, Any]]) -> Iterable[Any]:
@@ -105,8 +110,8 @@ def _batches(found: Mapping[str, Mapping[str, Any]]) -> Iterable[Any]:
                 for row in each["rows"]
             ),
         )  # fmt: skip
-        if each["why"]:
-            yield line(f"  {each['why']}", style="yellow")
+        for reason in (*filter(None, [each["why"]]), *each.get("reasons", ())):
+            yield line(f"  {reason}", style="yellow")
 
 
 def _change(change: Change) -> Any:

@@ -56,7 +56,6 @@ class Net:
         facts = path.with_suffix(".json")
         if not facts.exists():
             subject = torch_subject(
-                self.directory / "bundle",
                 self.manifest,
                 "torch",
                 cache_dir=self.directory,

@@ -17,11 +17,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from convexport.benchmarks.bundle_subjects import label_of, require_different
 from convexport.benchmarks.host import describe_host
 from convexport.benchmarks.redaction import without_homes
 from convexport.benchmarks.report.verdict import judge
 from convexport.runtime.bundle import Manifest, read_manifest
-from convexport.runtime.errors import InputError, UsageError
+from convexport.runtime.errors import InputError
 from convexport.runtime.files import read_json
 
 SCHEMA_VERSION = "1.0"
@@ -169,14 +170,8 @@ def entries_of(paths: Sequence[Path]) -> list[Document]:
         InputError: one is no bundle; E0377, they are of different nets or inputs.
         UsageError: E0267, two have the same name.
     """
-    labels = [path.resolve().name for path in paths]
-    if len(set(labels)) != len(labels):
-        raise UsageError(
-            "E0267",
-            "two bundles have the same name",
-            where=", ".join(labels),
-            hint="a bundle is told from another by its directory's name: rename one",
-        )
+    labels = [label_of(path) for path in paths]
+    require_different(labels)
     entries = [
         entry(path, read_manifest(path), label) for path, label in zip(paths, labels, strict=True)
     ]

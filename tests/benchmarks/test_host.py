@@ -17,7 +17,9 @@ from convexport.benchmarks.host import (
     describe_host,
     load_between,
     load_snapshot,
+    power,
 )
+from convexport.benchmarks.trace import machine_reader
 
 
 def _write(root: Path, files: dict[str, str]) -> Path:
@@ -95,6 +97,26 @@ def test_quota_v2_is_the_tightest_on_the_way_up(tmp_path: Path) -> None:
     )
     assert cpu_quota(root) == 1.5
     assert cores(root) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "folders"), [("0::/a/b", ("", "a", "a/b")), ("1:cpu,cpuacct:/a", ("cpu", "cpu/a"))]
+)
+def test_a_quota_below_the_root_is_counted(
+    tmp_path: Path, line: str, folders: tuple[str, ...]
+) -> None:
+    stats = {f"sys/fs/cgroup/{each}/cpu.stat": "nr_throttled 2\n" for each in folders}
+    root = _write(tmp_path, {"proc/self/cgroup": f"{line}\n", **stats})
+    assert load_snapshot(root).throttles == 2 * len(folders)
+    assert machine_reader(os.getpid(), root)()["throttles"] == 2 * len(folders)
+
+
+@pytest.mark.parametrize(
+    ("online", "expected"), [((), None), (("0", "1"), "mains"), (("0", "0"), "battery")]
+)
+def test_the_plug(tmp_path: Path, online: tuple[str, ...], expected: str | None) -> None:
+    files = {f"sys/class/power_supply/AC{i}/online": text for i, text in enumerate(online)}
+    assert power(_write(tmp_path, files)) == expected
 
 
 def test_quota_v2_of_a_container_whose_path_is_not_mounted(tmp_path: Path) -> None:

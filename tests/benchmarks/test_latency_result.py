@@ -26,7 +26,9 @@ def _model(
     ns = (ms * 1e6 * rng.normal(1, spread, n)).astype(np.int64)
     sizes = np.full(10, n // 10, dtype=np.int64)
     starts = np.arange(10, dtype=np.int64) * 10**9
-    return ModelRun(12.5, "fake 1.0", "FakeProvider", Samples(ns, sizes, starts, 10**8, warmup))
+    return ModelRun(
+        12.5, "fake 1.0", "CPUExecutionProvider", Samples(ns, sizes, starts, 10**8, warmup)
+    )
 
 
 def _recording(
@@ -41,7 +43,7 @@ def _recording(
     rng = np.random.default_rng(0)
     labels = "abc"[: len(ms)]
     subjects = tuple(
-        Subject(label=label, model=Path("/home/somebody/m.onnx"), provider="FakeProvider",
+        Subject(label=label, model=Path("/home/somebody/m.onnx"), provider="CPUExecutionProvider",
                 input_name="x", input_shape=(3,), sha256="0" * 64)
         for label in labels
     )  # fmt: skip
@@ -85,8 +87,9 @@ def test_a_quiet_machine_is_valid() -> None:
         ({"warmup": replace(SETTLED, settled=False)}, "a: warm-up never settled in 5/5 processes"),
         ({"load": replace(QUIET, others=0.06)}, "other processes took 6.0% of the CPUs"),
         ({"load": replace(QUIET, steal=0.02)}, "the hypervisor took 2.0% of the CPUs"),
-        ({"load": replace(QUIET, load_1m=2.5)}, "load average of 2.5 on 2 CPUs"),
+        ({"load": Load(2.5, None, None, None, 0)}, "load average of 2.5 on 2 CPUs"),
         ({"load": replace(QUIET, throttles=3)}, "throttled 3 times"),
+        ({"host": {"cpus": 2, "power": "battery"}}, "the machine ran on its battery"),
         ({"options": LatencyOptions(duration_s=9)}, "measured for 9 s, less than 10 s"),
         ({"options": LatencyOptions(warmup_s=0.4)}, "warm-up of 0.4 s, less than 0.5 s"),
     ],
@@ -96,6 +99,25 @@ def test_each_doubt_alone_makes_it_unstable(changes: dict[str, Any], reason: str
     assert result.verdict == "UNSTABLE"
     assert [text for text in result.reasons if reason in text], result.reasons
     assert len(result.reasons) == 1
+
+
+def test_a_load_before_the_start_is_ours_as_likely_as_not() -> None:
+    result = evaluate(_recording(load=replace(QUIET, load_1m=9.0)))
+    assert (result.verdict, result.conditions["load"]["load_1m"]) == ("VALID", 9.0)
+
+
+def test_a_gpu_that_nobody_watched_is_a_doubt() -> None:
+    recording = _recording(ms=((10.0,) * 5,))
+    (subject,) = recording.subjects
+    recording = replace(
+        recording, subjects=(replace(subject, provider="CUDA", data=Path("x.npy")),)
+    )
+    result = evaluate(recording)
+    assert result.reasons == ("the GPU's clock was not watched",)
+    assert result.conditions["fed"] == "images"
+    trace = Trace(t_s=(0.0,), gpu_clock_mhz=(1980.0,))
+    watched = tuple(replace(run, trace=trace) for run in recording.runs)
+    assert evaluate(replace(recording, runs=watched)).reasons == ()
 
 
 def test_what_a_reader_should_know() -> None:
@@ -132,7 +154,7 @@ def test_json_says_the_conditions_and_no_folder() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"encoding": "?"}, {"runs": []}, {"memory": {}}, {"subjects": []}, {"options": {"x": 1}},
+    [{"encoding": "?"}, {"runs": []}, {"memory": {}}, {"subjects": []}, {"options": [1]},
      {"options": {"batch": 0}}, {"load": None}],
 )  # fmt: skip
 def test_a_broken_recording_is_refused(change: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from convexport.benchmarks.regression import (
 )
 from convexport.benchmarks.samples import Samples, Warmup
 from convexport.benchmarks.statistics import ratio_of_groups
+from convexport.benchmarks.trace import Trace
 from convexport.runtime.errors import GateError, InputError, UsageError
 
 HOST: dict[str, Any] = {"cpu": "Xeon Q", "cpus": 2, "machine": "x86_64"}
@@ -39,15 +40,16 @@ def _result(*medians_ms: float, **subject: Any) -> BenchResult:
     def run(ms: float) -> Run:
         ns = np.full(400, int(ms * 1e6), dtype=np.int64)
         samples = Samples(ns, 400 * one, one, 1, warmup)
-        return Run({"net": ModelRun(1.0, runtime, "FakeProvider", samples)}, 100.0)
+        return Run({"net": ModelRun(1.0, runtime, "CPUExecutionProvider", samples)}, 100.0)
 
     asked = Subject(
         label="net",
         model=Path("m.onnx"),
-        provider="FakeProvider",
+        provider="CPUExecutionProvider",
         input_name="x",
         input_shape=(3,),
         sha256="0" * 64,
+        data=Path("images.npy"),
     )
     return evaluate(
         Recording(
@@ -119,6 +121,15 @@ def test_other_conditions_do_not_compare(
     assert caught.value.where == named
 
 
+def test_what_was_fed_and_the_gpu_are_conditions() -> None:
+    with pytest.raises(InputError, match=r"E0371.*") as caught:
+        require_comparable(_result(10, 10, data=None), ["net"], OPTIONS, HOST)
+    assert caught.value.where == "fed: seeded noise then, images now"
+    with pytest.raises(InputError, match="E0371") as caught:
+        require_comparable(BEFORE, ["net"], OPTIONS, {**HOST, "gpu": {"name": "H200"}})
+    assert caught.value.where == "gpu: None then, {'name': 'H200'} now"
+
+
 def test_another_runtime_or_label_does_not_compare_but_another_file_does() -> None:
     with pytest.raises(InputError, match=r"E0371.*net was measured"):
         changes(BEFORE, _result(10, 10, runtime="fake 2"), ["net"], 0.05)
@@ -138,6 +149,60 @@ def test_a_saved_result_is_computed_again(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(InputError, match=code):
             read_baseline(path)
+
+
+def test_a_builds_own_report_is_a_baseline(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    shipped = {"label": "bundle", "precision": "int8", "runtime": "onnxruntime"}
+    for digest, found in (("0", True), ("1", False)):
+        bundle = {**shipped, "model_sha256": digest * 64}
+        path.write_text(json.dumps({"bundles": [bundle], "latency": BEFORE.to_dict()}))
+        labels = [row.label for row in read_baseline(path).subjects]
+        assert labels == ["bundle" if found else "net"]  # no name for a file that was not timed
+    path.write_text(json.dumps({"bundles": [shipped], "latency": "not measured"}))
+    with pytest.raises(InputError, match="E0361"):
+        read_baseline(path)
+
+
+_PLACES: tuple[tuple[str | int, ...], ...] = (
+    (), ("subjects", 0), ("options",), ("load",), ("host",), ("memory", "net"), ("runs", 0),
+    ("runs", 0, "trace"), ("runs", 0, "models", "net"), ("runs", 0, "models", "net", "samples"),
+    ("runs", 0, "models", "net", "samples", "warmup"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("place", _PLACES)
+def test_a_newer_version_may_add_members(tmp_path: Path, place: tuple[str | int, ...]) -> None:
+    latency = BEFORE.to_dict()
+    latency["recording"]["runs"][0]["trace"] = Trace(t_s=(0.0,)).to_dict()
+    part: Any = latency["recording"]
+    for step in place:
+        part = part[step]
+    part["added_by_a_newer_version"] = {"x": 1}
+    (tmp_path / "saved.json").write_text(json.dumps({"latency": latency}))
+    assert read_baseline(tmp_path / "saved.json").subjects == BEFORE.subjects
+
+
+@pytest.mark.parametrize(
+    ("part", "member", "value"),
+    [
+        ("load", "others", "x"),
+        ("load", "load_1m", []),
+        ("host", "cpus", "two"),
+        ("runs", 0, None),
+        ("subjects", 0, {"label": "net"}),
+        ("memory", "net", 5),
+    ],
+)
+def test_a_hostile_baseline_is_refused(
+    tmp_path: Path, part: str, member: str | int, value: Any
+) -> None:
+    recording = BEFORE.to_dict()["recording"]
+    recording["load"]["others"] = None
+    recording[part][member] = value
+    (tmp_path / "saved.json").write_text(json.dumps({"latency": {"recording": recording}}))
+    with pytest.raises(InputError, match="E0361"):
+        read_baseline(tmp_path / "saved.json")
 
 
 def test_a_gate_that_could_not_fail_is_refused() -> None:

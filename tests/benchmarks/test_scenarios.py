@@ -45,7 +45,7 @@ def _recording(latency_ms: np.ndarray, scenario: Scenario, **changes: Any) -> Sc
         label="net",
         sha256="0" * 64,
         runtime="fake 1",
-        provider="FakeProvider",
+        provider="CPUExecutionProvider",
         fixed_batch=None,
         options=LatencyOptions(threads=1, processes=2),
         streams=streams,
@@ -99,6 +99,7 @@ def test_a_bound_holds_when_few_enough_are_late() -> None:
     [
         ({"options": LatencyOptions(duration_s=3)}, 500, "measured for 3 s"),
         ({"load": replace(QUIET, others=0.3)}, 500, "other processes took 30.0%"),
+        ({"settled": (True, False)}, 500, "warm-up never settled in 1/2 processes"),
         ({"traces": (FALLING, None)}, 500, "clock fell by 33.3%"),
         ({}, 63, "n too small: 63 of 64"),
     ],
@@ -151,8 +152,8 @@ def test_the_rate_that_is_kept(
         ns = np.full(round(qps * options.duration_s), 10**7)
         ns[:late] = 10**9
         stream = Stream(ns, ns, seconds, stopped).to_dict()
-        facts = {"runtime": "fake 1", "provider": "FakeProvider", "fixed_batch": None}
-        return Answer({"stream": stream, **facts}, [], None)
+        facts = {"runtime": "fake 1", "provider": "CPUExecutionProvider", "fixed_batch": None}
+        return Answer({"stream": stream, "settled": True, **facts}, [], None)
 
     monkeypatch.setattr(scenario_runs, "ask", ask)
     net = Subject(
@@ -187,7 +188,7 @@ def test_scenarios_that_make_no_sense(fields: dict[str, Any]) -> None:
 class Engine:
     """Notes the batches that it is asked for."""
 
-    runtime, provider = "fake 1", "FakeProvider"
+    runtime, provider = "fake 1", "CPUExecutionProvider"
     outputs = ()
 
     def __init__(self, batch: int | str, max_batch: int | None = None) -> None:

@@ -18,6 +18,7 @@ from convexport.benchmarks.recording import Subject
 from convexport.benchmarks.samples import unpack
 from convexport.benchmarks.soak import Soak, run_soak, soak
 from convexport.benchmarks.trace import Trace
+from convexport.benchmarks.watch import Watch
 from convexport.runtime.errors import InputError
 
 MS = 1_000_000
@@ -70,6 +71,9 @@ def test_a_soak_is_computed_again_from_its_samples() -> None:
     assert stored["last_minute"]["p99"]["value"] == 12
     assert stored["reasons"] == ["the CPU's clock fell by 20.0% (limit 2%)"]
     assert Soak.from_dict({**stored, "slowdown": 1.0}).to_dict() == stored
+    restless = replace(made, settled=False, provider="CUDA").to_dict()["reasons"]
+    assert restless[0] == "warm-up never settled in 1/1 processes"
+    assert restless[-1] == "the GPU's clock was not watched"
     with pytest.raises(InputError, match="E0361"):
         Soak.from_dict({})
 
@@ -92,7 +96,26 @@ def test_batches_are_rows() -> None:
     (row,) = stored["rows"]
     assert (row["batch"], row["p50_ms"]["value"], stored["why"]) == (8, 4, "why")
     assert row["throughput"] == pytest.approx(2000)  # 3,200 images in 1.6 s
-    assert Batches.from_dict(stored).to_dict() == stored
+    assert Batches.from_dict(stored).to_dict() == stored and "reasons" not in stored
+
+
+def test_parts_and_batches_tell_their_doubts() -> None:
+    watch = Watch(
+        load=replace(QUIET, others=0.2),
+        cpus=2,
+        provider="CPUExecutionProvider",
+        traces=(None,),
+        settled=(True, False),
+    )
+    columns = {name: np.full(30, MS) for name in PARTS}
+    stream = Stream(np.full(400, 4 * MS, dtype=np.int64), np.arange(400), 1.6)
+    for made in (Parts(columns, watch), Batches({8: stream}, "", watch)):
+        stored = json.loads(json.dumps(made.to_dict()))
+        assert stored["reasons"] == [
+            "warm-up never settled in 1/2 processes",
+            "other processes took 20.0% of the CPUs (limit 5%)",
+        ]
+        assert type(made).from_dict(stored).to_dict() == stored
 
 
 @pytest.mark.slow

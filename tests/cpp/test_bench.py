@@ -103,7 +103,7 @@ def test_a_bundle_for_tensorrt_is_measured_alone(asan: Path, planned: Make, foun
     assert (subject["label"], subject["runtime"]) == ("planned", "tensorrt 10.3.0.26")
     gpu = {"name": "Orin", "compute_capability": "8.7"}
     assert result["conditions"]["host"]["gpu"] == result["recording"]["host"]["gpu"] == gpu
-    assert "the GPU's clock and heat were not watched" in result["notes"]
+    assert "the GPU's clock was not watched" in result["reasons"]
     assert evaluate(Recording.from_dict(result["recording"])).verdict == result["verdict"]
 
 

@@ -10,12 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx import parser
 
+from convexport.benchmarks import compare_bundles
+from convexport.benchmarks.bundle_subjects import batch_for, read_bundles
 from convexport.benchmarks.samples import pack, unpack
 from convexport.benchmarks.torch_baseline import torch_subject
 from convexport.runtime.bundle import read_manifest
-from convexport.runtime.errors import UnsupportedError
+from convexport.runtime.errors import MachineError, UnsupportedError
 
 Refused = Callable[..., Any]
 
@@ -73,6 +77,82 @@ def test_a_baseline_with_another_input_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("inputs", "code", "words"),
+    [
+        ("float[N, 1, H, W] x", "E0369", "x: float32 Nx1xHxW"),
+        ("float[N, 1, 32, 32] x, float[N] more", "E0369", "more: float32 N"),
+        ("float[N, 32, 32] x", "E0369", "does not take one float batch of images"),
+        ("uint8[N, 1, 32, 32] x", "E0369", "x: uint8"),
+        ("", "E0369", "no inputs"),
+        ("float[2, 1, 32, 32] x", "E0272", "takes 2 images a call, not 1"),
+    ],
+)
+def test_a_file_that_takes_anything_but_images_is_no_baseline(
+    refused: Refused, bundle: Path, home: Path, inputs: str, code: str, words: str
+) -> None:
+    node = "y = Identity (x)" if inputs else "y = Constant<value_float = 1.0> ()"
+    kind = "uint8" if "uint8" in inputs else "float"
+    graph = f'<ir_version: 8, opset_import: ["": 17]> net ({inputs}) => ({kind}[] y) {{ {node} }}'
+    if inputs:
+        graph = graph.replace(f"({kind}[] y)", f"({inputs.split(' x')[0]} y)")
+    onnx.save(parser.parse_model(graph), home / "other.onnx")
+    exit_code = 2 if code == "E0272" else 3
+    done = refused(exit_code, code, "bench", "bundle", "--against", "other.onnx", *SHORT)
+    assert words in done.err and "parity" not in done.err
+
+
+def test_a_batch_that_is_fixed_is_taken_and_no_other(
+    refused: Refused, bundle: Path, home: Path
+) -> None:
+    path = bundle / "manifest.json"
+    data = json.loads(path.read_text())
+    data["input"]["shape"][0] = data["output"]["shape"][0] = 4
+    path.write_text(json.dumps(data))
+    done = refused(2, "E0272", "bench", "bundle", "--batch", "1", *SHORT)
+    assert "--batch 4" in done.err
+    manifests = read_bundles([bundle])
+    assert (batch_for(manifests, None), batch_for(manifests, 4)) == (4, 4)
+    shutil.copytree(bundle, home / "other")
+    data["input"]["shape"][0] = data["output"]["shape"][0] = "batch"
+    path.write_text(json.dumps(data))
+    assert batch_for(read_bundles([bundle]), None) == 1
+    assert batch_for(read_bundles([bundle, home / "other"]), None) == 4
+
+
+def test_bundles_of_different_nets_are_refused_before_anything_is_measured(
+    refused: Refused, bundle: Path, home: Path
+) -> None:
+    shutil.copytree(bundle, home / "other")
+    path = home / "other/manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "name": "resnet18"}))
+    done = refused(3, "E0377", "bench", "bundle", "other", *SHORT)
+    assert "lenet5 and resnet18" in done.err
+
+
+@pytest.mark.slow
+def test_an_extra_that_fails_costs_nothing_else(
+    invoke: Any, bundle: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*arguments: Any) -> None:
+        raise MachineError("E0410", "a measuring process crashed (SIGKILL)")
+
+    monkeypatch.setattr(compare_bundles, "run_soak", crash)
+    quick = ("--seconds", "0.3", "--processes", "1", "--threads", "1")
+    extras = ("--soak", "30m", "--batches", "1,2", "--parts")
+    done = invoke("bench", "bundle", *quick, *extras, "--save", "saved.json")
+    assert done.failed_with(4, "E0410")
+    assert "not measured: soak of bundle: 1800 s: E0410 a measuring process" in done.out
+    saved = json.loads((home / "saved.json").read_text())
+    assert saved["soak"] == {} and len(saved["batches"]["bundle"]["rows"]) == 2
+    (failed,) = saved["failed"].values()
+    assert failed["code"] == "E0410"
+    latency = saved["latency"]
+    assert latency["conditions"]["fed"] == "images"
+    assert {each["data"] for each in latency["recording"]["subjects"]} == {"parity_inputs.npy"}
+    assert saved["parts"]["bundle"]["watch"]["settled"]
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [
         (("--qps", "5"), 2, "E0284"),
@@ -119,7 +199,7 @@ def test_a_net_that_cannot_be_made_again_is_no_baseline(
 def test_pytorch_on_the_cpu_is_no_baseline_for_a_gpu(bundle: Path) -> None:
     manifest = replace(read_manifest(bundle), provider="CUDAExecutionProvider")
     with pytest.raises(UnsupportedError, match="E0660") as caught:
-        torch_subject(bundle, manifest, "torch", cache_dir=bundle, scratch=bundle)
+        torch_subject(manifest, "torch", cache_dir=bundle, scratch=bundle)
     assert "PyTorch runs on the CPU" in caught.value.why
 
 

@@ -158,7 +158,7 @@ std::vector<std::string> reasons(const Recording& recording, const std::vector<R
   }
   const Load& load = recording.load;
   const int cpus = recording.host.at("cpus").get<int>();
-  if (load.load_1m && *load.load_1m > cpus) {
+  if (!load.others && load.load_1m && *load.load_1m > cpus) {
     all.push_back("load average of " + formatted("%g", *load.load_1m) + " on " +
                   std::to_string(cpus) + " CPUs before the start");
   }
@@ -172,6 +172,7 @@ std::vector<std::string> reasons(const Recording& recording, const std::vector<R
     all.push_back("throttled " + std::to_string(load.throttles) +
                   " times, by heat, current or the CPU quota");
   }
+  if (recording.host.contains("gpu")) all.emplace_back("the GPU's clock was not watched");
   return all;
 }
 
@@ -187,9 +188,6 @@ std::vector<std::string> notes(const Recording& recording, const std::vector<Row
   if (window_s < 1) {
     all.push_back("warm-up windows of " + formatted("%g", window_s) +
                   " s instead of 1 s: the run is short");
-  }
-  if (recording.host.contains("gpu")) {
-    all.emplace_back("the GPU's clock and heat were not watched");
   }
   if (!recording.load.others) all.emplace_back("the load of other processes is unknown");
   std::string dropped;
@@ -215,6 +213,7 @@ Json conditions(const Recording& recording) {
   for (const Run& run : recording.runs) floors.push_back(run.floor_ns);
   all["loop"] = "closed, one stream";
   all["parts"] = "host to host: an array in, an array out; no decoding, no preprocessing";
+  all["fed"] = "seeded noise";
   all["floor_ns"] = median(floors);
   all["load"] = json(recording.load);
   all["host"] = recording.host;

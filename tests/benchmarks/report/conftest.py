@@ -45,12 +45,12 @@ def recording(*subjects: tuple[str, str, float], n: int = 400, spread: float = 0
         sizes = np.full(10, n // 10, dtype=np.int64)
         starts = np.arange(10, dtype=np.int64) * 10**9
         return ModelRun(
-            12.5, "fake 1.0", "FakeProvider", Samples(ns, sizes, starts, 10**8, _SETTLED)
+            12.5, "fake 1.0", "CPUExecutionProvider", Samples(ns, sizes, starts, 10**8, _SETTLED)
         )
 
     return Recording(
         tuple(
-            Subject(label=label, model=Path("m.onnx"), provider="FakeProvider", input_name="x",
+            Subject(label=label, model=Path("m.onnx"), provider="CPU", input_name="x",
                     input_shape=(1, 2, 2), sha256=sha256)
             for label, sha256, _ in subjects
         ),
@@ -106,7 +106,7 @@ def _extras(sha256: str) -> Report:
     stream = Stream(ns, np.cumsum(2 * ns), 8.0)
     scenario = ScenarioRecording(
         scenario=Scenario(name="server", qps=5, bound_ms=20), label="one", sha256=sha256,
-        runtime="fake 1.0", provider="FakeProvider", fixed_batch=None,
+        runtime="fake 1.0", provider="CPUExecutionProvider", fixed_batch=None,
         options=LatencyOptions(threads=1, processes=1), streams=(stream,), traces=(None,),
         load=_BUSY, cpus=2,
     )  # fmt: skip
