@@ -135,26 +135,33 @@ def compare_bundles(
     measured = [subject_of(bundle, manifests[label_of(bundle)]) for bundle in bundles]
     given = _baseline(bundles[0], first, against, options)
     require_same_input([*given, *measured])
-    parity = {}
-    for bundle in judged:
-        report(f"parity of {bundle.name}")
-        parity[label_of(bundle)] = check(bundle)
+    parity = _parity(judged, check, report)
     compared = None
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        if against is not None and str(against) in (TORCH, COMPILED):
-            torch = torch_subject(
-                first, str(against), cache_dir=cache_dir or scratch, scratch=scratch
-            )
-            compared = torch_parity(torch, bundles[0], first, options.threads)
-            given = [torch]
+        if _is_torch(against):
+            places = {"cache_dir": cache_dir or scratch, "scratch": scratch}
+            given = [torch_subject(first, str(against), **places)]
+            compared = torch_parity(given[0], bundles[0], first, options.threads)
         images = save_images(first, scratch)
-        given, measured = (
-            [replace(each, data=images) for each in side] for side in (given, measured)
-        )
-        latency = bench([*given, *measured], options, report=report)
-        more = _measure(bundles, measured, options, extras, report)
+        subjects = [replace(each, data=images) for each in (*given, *measured)]
+        latency = bench(subjects, options, report=report)
+        more = _measure(bundles, subjects[len(given) :], options, extras, report)
     return Comparison(latency, parity, compared, **more)
+
+
+def _is_torch(against: Path | None) -> bool:
+    return against is not None and str(against) in (TORCH, COMPILED)
+
+
+def _parity(
+    bundles: Sequence[Path], check: Callable[[Path], Verification], report: Callable[[str], None]
+) -> dict[str, Verification]:
+    found = {}
+    for bundle in bundles:
+        report(f"parity of {bundle.name}")
+        found[label_of(bundle)] = check(bundle)
+    return found
 
 
 def _baseline(
@@ -168,7 +175,7 @@ def _baseline(
         other = read_manifest(against)
         batch_for({label_of(against): other}, options.batch)
         return [subject_of(against, other)]
-    if str(against) in (TORCH, COMPILED):
+    if _is_torch(against):
         return []
     return [file_subject(against, manifest, options)]
 

@@ -16,6 +16,7 @@ from convexport.runtime.files import json_bytes, write_atomically
 
 if TYPE_CHECKING:
     from convexport.benchmarks.compare_bundles import Extras
+    from convexport.benchmarks.latency import LatencyOptions
     from convexport.benchmarks.regression import Change
 
 _OF_SCENARIO = {"qps": "server", "bound_ms": "server", "samples_per_query": "multi-stream"}
@@ -90,15 +91,12 @@ def bench(bundles: tuple[Path, ...], against: Path | None, as_json: bool, **give
     from convexport.benchmarks import regression
     from convexport.benchmarks.bundle_subjects import batch_for, read_bundles
     from convexport.benchmarks.compare_bundles import compare_bundles
-    from convexport.benchmarks.latency import LatencyOptions, machine
+    from convexport.benchmarks.latency import machine
     from convexport.exporter import bench_summary
     from convexport.exporter.console import ConsoleEvents
     from convexport.exporter.options import default_cache
 
-    names = ("processes", "batch", "seed", "threads")
-    chosen = {name: given[name] for name in names if given[name] is not None}
-    options = LatencyOptions(duration_s=given["seconds"], **chosen)
-    extras = extras_of(given)
+    options, extras = _options(given), extras_of(given)
     if given["max_slowdown"] is not None and given["baseline"] is None:
         raise UsageError("E0284", "--max-slowdown is for --baseline", hint="add --baseline FILE")
     _require_place(given["save"])
@@ -142,6 +140,14 @@ def _require_place(save: Path | None) -> None:
             why="it is a directory, or it is in none that can be written to",
             hint="name a file in a directory of yours",
         )
+
+
+def _options(given: dict[str, Any]) -> LatencyOptions:
+    from convexport.benchmarks.latency import LatencyOptions
+
+    names = ("processes", "batch", "seed", "threads")
+    chosen = {name: given[name] for name in names if given[name] is not None}
+    return LatencyOptions(duration_s=given["seconds"], **chosen)
 
 
 def extras_of(given: Mapping[str, Any]) -> Extras:
