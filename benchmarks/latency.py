@@ -72,9 +72,10 @@ def bench(
 
 
 def machine(providers: Collection[str]) -> dict[str, Any]:
-    """This machine, its plug, and its GPU where one of the providers runs on it."""
+    """This machine; its plug, and its GPU where one of the providers runs on it, if known."""
     gpu = None if CPUS.issuperset(providers) else describe_gpu()
-    return {**describe_host(), "power": power(), "gpu": gpu}
+    found = {"power": power(), "gpu": gpu}
+    return {**describe_host(), **{name: each for name, each in found.items() if each is not None}}
 
 
 def share_of(options: LatencyOptions, index: int) -> LatencyOptions:
