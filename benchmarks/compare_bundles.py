@@ -124,8 +124,7 @@ def compare_bundles(
     Raises:
         GateError: a bundle or PyTorch fails its parity here: then its latency says nothing.
         UsageError: E0267, two bundles have the same name; E0272, one insists on another batch.
-        InputError: E0369, the baseline takes another input than the bundle; E0377, the bundles are
-            of different nets.
+        InputError: E0369, the baseline takes another input; E0377, the nets differ.
     """
     judged = [*bundles, *([against] if against is not None and is_bundle(against) else [])]
     require_different([label_of(bundle) for bundle in judged])
@@ -138,12 +137,13 @@ def compare_bundles(
     parity = _parity(judged, check, report)
     compared = None
     with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
+        place = Path(name)
         if _is_torch(against):
-            places = {"cache_dir": cache_dir or scratch, "scratch": scratch}
-            given = [torch_subject(first, str(against), **places)]
+            given = [
+                torch_subject(first, str(against), cache_dir=cache_dir or place, scratch=place)
+            ]
             compared = torch_parity(given[0], bundles[0], first, options.threads)
-        images = save_images(first, scratch)
+        images = save_images(first, place)
         subjects = [replace(each, data=images) for each in (*given, *measured)]
         latency = bench(subjects, options, report=report)
         more = _measure(bundles, subjects[len(given) :], options, extras, report)

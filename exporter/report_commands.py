@@ -83,13 +83,14 @@ def _found(sources: tuple[Path, ...], bench: Path | None) -> dict[str, Any]:
 
 
 def _measured(sources: tuple[Path, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+    from convexport.benchmarks.bundle_subjects import batch_for, read_bundles
     from convexport.benchmarks.latency import LatencyOptions
-    from convexport.benchmarks.report.measured import measured, own_batch
+    from convexport.benchmarks.report.measured import measured
     from convexport.exporter.console import ConsoleEvents
     from convexport.exporter.verify_command import images_of, partial_of
 
     extras, images = extras_of(given), images_of(given["data"])
-    batch = own_batch(sources[0]) if given["batch"] is None else given["batch"]
+    batch = batch_for(read_bundles(sources), given["batch"])
     options = LatencyOptions(batch=batch)
     if given["seconds"] is not None:
         options = replace(options, duration_s=given["seconds"])

@@ -29,7 +29,6 @@ from convexport.benchmarks.report.thumbnails import with_thumbnails
 from convexport.benchmarks.report.verdict import judge, parity_of
 from convexport.benchmarks.verify import Partial, Verification, verify
 from convexport.calibration.images import ImageSet
-from convexport.runtime.bundle import read_manifest
 from convexport.runtime.errors import InputError, UnsupportedError
 from convexport.runtime.files import read_json
 
@@ -71,13 +70,7 @@ def measured(
             each["layers"] = layers(path, roof)
         if images is not None:
             each["verification"] = with_thumbnails(each["verification"], images)
-    return document(entries, compared["latency"], **_beside(compared))
-
-
-def own_batch(bundle: Path) -> int:
-    """The batch that a bundle's model insists on; 1 where it takes any."""
-    first = read_manifest(bundle).input.shape[0]
-    return first if isinstance(first, int) else 1
+    return _whole(entries, compared)
 
 
 def of_benchmark(paths: Sequence[Path], compared: Mapping[str, Any]) -> Document:
@@ -89,9 +82,7 @@ def of_benchmark(paths: Sequence[Path], compared: Mapping[str, Any]) -> Document
     _require_known(compared)
     entries = _entries(paths, compared)
     try:  # the page may be written elsewhere
-        latency = compared["latency"]
-        environment = latency["conditions"]["host"]
-        return document(entries, latency, **_beside(compared), environment=environment)
+        return _whole(entries, compared, environment=compared["latency"]["conditions"]["host"])
     except MALFORMED as error:
         raise InputError(
             "E0375",
@@ -166,5 +157,15 @@ def _entries(paths: Sequence[Path], compared: Mapping[str, Any]) -> list[Documen
     return entries
 
 
-def _beside(compared: Mapping[str, Any]) -> Document:
-    return {key: compared[key] for key in (*MEASURED_WITH_IT, *BESIDE_IT) if compared.get(key)}
+def _whole(entries: Sequence[Document], compared: Mapping[str, Any], **more: Any) -> Document:
+    """The document, with a warning for each thing that was asked for and ended in an error."""
+    kinds = (*MEASURED_WITH_IT, *BESIDE_IT)
+    found = document(
+        entries,
+        compared["latency"],
+        **{kind: compared[kind] for kind in kinds if compared.get(kind)},
+        **more,
+    )
+    for asked, error in compared.get("failed", {}).items():
+        found["warnings"].append(redacted(f"{asked}: {error['code']} {error['what']}"))
+    return found

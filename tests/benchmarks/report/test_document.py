@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from convexport.benchmarks.bundle_subjects import batch_for, read_bundles
 from convexport.benchmarks.report.document import (
     MEASURED_WITH_IT,
     NOT_MEASURED,
@@ -22,7 +23,7 @@ from convexport.benchmarks.report.document import (
     of_bundles,
     read_report,
 )
-from convexport.benchmarks.report.measured import of_benchmark, own_batch
+from convexport.benchmarks.report.measured import of_benchmark
 from convexport.benchmarks.report.render import files
 from convexport.runtime.errors import InputError, UsageError
 from tests.tiny import seal, write_bundle
@@ -127,9 +128,9 @@ def test_other_nets_and_inputs_do_not_compare(tmp_path: Path, edit: Any, what: s
 
 def test_the_batch_that_a_bundle_insists_on(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "one")
-    assert own_batch(bundle) == 1
+    assert batch_for(read_bundles([bundle]), None) == 1
     seal(bundle, lambda data: data["input"].update(shape=[4, *data["input"]["shape"][1:]]))
-    assert own_batch(bundle) == 4
+    assert batch_for(read_bundles([bundle]), None) == 4
 
 
 def test_bundles_of_one_name_are_refused(tmp_path: Path) -> None:
