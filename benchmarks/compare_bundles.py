@@ -114,12 +114,11 @@ def compare_bundles(
     """Measure bundles against a baseline. An error in the extras is kept, and costs nothing else.
 
     Args:
-        bundles: directories, each verified before it is timed.
+        bundles: directories, each verified by ``check`` before it is timed.
         against: another bundle, an ``.onnx`` file, or ``torch`` or ``torch.compile`` for the first
             bundle's net in PyTorch; None takes the first bundle's own FP32 reference.
         extras: what else to measure of the bundles.
         cache_dir: where published weights are kept, for PyTorch.
-        check: verifies a bundle before it is timed.
 
     Raises:
         GateError: a bundle or PyTorch fails its parity here: then its latency says nothing.
@@ -129,7 +128,7 @@ def compare_bundles(
     judged = [*bundles, *([against] if against is not None and is_bundle(against) else [])]
     require_different([label_of(bundle) for bundle in judged])
     manifests = read_bundles(bundles)
-    first = manifests[label_of(bundles[0])]
+    first = next(iter(manifests.values()))
     batch_for(manifests, options.batch)
     measured = [subject_of(bundle, manifests[label_of(bundle)]) for bundle in bundles]
     given = _baseline(bundles[0], first, against, options)
