@@ -139,7 +139,7 @@ class Preprocess:
         }
         try:
             return cls(**values)
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:  # an integer that no float holds
             raise _bad_field(cls, "", values, str(error)) from error
 
 

@@ -115,6 +115,7 @@ def test_a_field_of_the_wrong_kind_is_refused(bundle: Path, key: str, seal: Seal
         ("output", {"name": "logits", "shape": [3], "dtype": "float32"}),
         ("preprocess", {"std": [0.0]}),
         ("preprocess", {"mean": [None]}),
+        ("preprocess", {"mean": [10**400]}),
         ("preprocess", {"crop": [2.0, 2.0]}),
         ("preprocess", {"crop": [True, 2]}),
         ("preprocess", {"crop": [1, 1]}),
