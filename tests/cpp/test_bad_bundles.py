@@ -59,7 +59,19 @@ def saved(name: str, array: np.ndarray) -> Damage:
     return damage
 
 
-KINDS = (None, 7, -1.5, [], ["a", "it's", None, True, 2.0], {}, True, 1e308, "x" * 100, "ä\n")
+KINDS = (
+    None,
+    7,
+    -1.5,
+    [],
+    ["a", "it's", None, True, 2.0],
+    {},
+    True,
+    1e308,
+    "x" * 100,
+    "ä\n",
+    "\t\r\x85\u200b\U000e0001",
+)
 SAMPLE = "sample/input.npy"
 
 # Refused in the same words, line by line.
@@ -74,6 +86,10 @@ SAME_WORDS: dict[str, Damage] = {
     "sample shape": saved(SAMPLE, np.zeros((1, 1, 2, 3), np.float32)),
     "sample empty": saved(SAMPLE, np.zeros((0, 1, 2, 2), np.float32)),
     "golden": saved("sample/expected.npy", np.array([[1, 2, 3]], np.float32)),
+    "golden zero": lambda folder: (
+        saved(SAMPLE, np.zeros((1, 1, 2, 2), np.float32))(folder),
+        saved("sample/expected.npy", np.zeros((1, 3), np.float32))(folder),
+    ),
     "golden nan": saved("sample/expected.npy", np.array([[1, np.nan, 3]], np.float32)),
     "provider": edited("provider", value="NpuExecutionProvider"),
     "input name": edited("input", "name", value="other"),

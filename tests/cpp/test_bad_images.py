@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,19 @@ from .conftest import Probe
 from .test_pixels import noise, png, spec_of
 
 pytestmark = pytest.mark.slow  # builds the library first
+
+
+def jpeg_with(segment: bytes) -> bytes:
+    """A JPEG file with one more segment behind its first marker."""
+    plain = io.BytesIO()
+    noise(20, 20).save(plain, "JPEG")
+    return plain.getvalue()[:2] + segment + plain.getvalue()[2:]
+
+
+def packed(mib: int) -> tuple[bytes, bytes]:
+    """A chunk of text that is much longer than it looks."""
+    return b"zTXt", b"Comment\0\0" + zlib.compress(bytes(mib << 20))
+
 
 CONTENTS = {
     "empty": b"",
@@ -34,6 +49,10 @@ CONTENTS = {
     "no-kind.png": png((9, 7, 3, 2), b""),
     "huge.png": png((60_000, 60_000, 1, 0), b""),
     "narrow.png": png((1, 1 << 17, 1, 0), b"\0\0" * (1 << 17)),
+    "jfif.jpg": jpeg_with(b"\xff\xe0\0\6JFIF"),
+    "adobe.jpg": jpeg_with(b"\xff\xee\0\x08Adobe\0"),
+    "long.png": png((9, 7, 8, 2), bytes(28 * 7), packed(2)),
+    "bomb.png": png((9, 7, 8, 2), bytes(28 * 7), *[packed(1)] * 65),
     "bare.png": png((9, 7, 8, 2), b""),
 }
 

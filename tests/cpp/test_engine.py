@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from convexport.runtime.engine import load
 from tests.tiny import MODEL, WEIGHTS, seal, write_bundle
@@ -51,6 +53,14 @@ def test_a_built_int8_bundle_gives_the_logits_of_python(
         inputs = batch(size, 1, 32, 32)
         expected = load(digits)(inputs)
         np.testing.assert_allclose(logits(probe, digits, inputs, tmp_path), expected, **CLOSE)
+
+
+def test_a_shape_of_more_values_than_can_be_counted_is_refused(
+    probe: Probe, tiny: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "none").touch()
+    (answer,) = probe("run", tiny, tmp_path / "none", tmp_path / "out", 2**62, 1, 2, 2)
+    assert answer.startswith("E0201 the input has another number of values than its shape says")
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 2, 3), (1, 2, 2), (0, 1, 2, 2), (1, 4), ()])
@@ -129,6 +139,27 @@ def test_labels_and_probabilities_are_those_of_python(
     ((*expected,),) = load(digits).classify([tmp_path / "image.jpg"], 4)
     assert [label for label, _ in answer] == [label for label, _ in expected]
     np.testing.assert_allclose([float(p) for _, p in answer], [p for _, p in expected], **CLOSE)
+
+
+def test_a_large_logit_before_many_small_ones_has_the_probability_of_python(
+    probe: Probe, tmp_path: Path
+) -> None:
+    classes = 1000
+    bundle = write_bundle(tmp_path / "many", MODEL.replace("3] logits", f"{classes}] logits"))
+    weights = np.zeros((classes, 4), np.float32)
+    weights[0] = 17 / 4  # all pixels are 1
+    model = onnx.load(bundle / "model.onnx")
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, "w"))
+    onnx.save(model, bundle / "model.onnx")
+    expected = np.load(bundle / "sample/input.npy").reshape(1, 4) @ weights.T
+    np.save(bundle / "sample/expected.npy", expected + np.float32(1e-6))
+    (bundle / "labels.txt").write_text("".join(f"{index}\n" for index in range(classes)))
+    seal(bundle, lambda data: data["output"].update(shape=["batch", classes]))
+    noise(9, 9).point(lambda value: 255).save(tmp_path / "white.png")
+    answer = probe("classify", bundle, classes, tmp_path / "white.png")
+    exact = np.exp(np.array([17.0, *[0.0] * (classes - 1)]) - 17)
+    probabilities = [float(line.split("\t")[1]) for line in answer]
+    np.testing.assert_allclose(probabilities, exact / exact.sum(), rtol=1e-6)
 
 
 def test_a_fixed_batch_is_filled_up_and_ties_keep_their_order(probe: Probe, tmp_path: Path) -> None:

@@ -97,6 +97,38 @@ def png(header: tuple[int, ...], rows: bytes, *chunks: tuple[bytes, bytes]) -> b
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def tiff(entry: bytes, *values: bytes) -> bytes:
+    """EXIF data with one orientation: its type, count and value, or what its value points to."""
+    return b"MM\0\x2a\0\0\0\x08\0\1\x01\x12" + entry + b"\0" * 4 + b"".join(values)
+
+
+def two_entries(size: int) -> bytes:
+    """EXIF data whose orientation stands behind a text that lies outside of it."""
+    text = b"\x01\x0f\0\2" + struct.pack(">II", size, 1000)
+    return b"MM\0\x2a\0\0\0\x08\0\2" + text + b"\x01\x12\0\3\0\0\0\1\0\6\0\0" + b"\0" * 4
+
+
+# Orientation 6 as other types than a short; 26 is where the values are that do not fit.
+_THERE = b"\0\0\0\x1a"
+TYPED: dict[str, tuple[bytes, ...]] = {
+    "byte": (b"\0\1\0\0\0\1\6\0\0\0",),
+    "text": (b"\0\2\0\0\0\2" + b"6\0\0\0",),
+    "signed byte": (b"\0\6\0\0\0\1\6\0\0\0",),
+    "long": (b"\0\4\0\0\0\1\0\0\0\6",),
+    "rational": (b"\0\5\0\0\0\1" + _THERE, struct.pack(">II", 12, 2)),
+    "no rational": (b"\0\5\0\0\0\1" + _THERE, struct.pack(">II", 6, 0)),
+    "between": (b"\0\5\0\0\0\1" + _THERE, struct.pack(">II", 13, 2)),
+    "signed": (b"\0\x0a\0\0\0\1" + _THERE, struct.pack(">ii", -6, -1)),
+    "float": (b"\0\x0b\0\0\0\1" + struct.pack(">f", 6),),
+    "double": (b"\0\x0c\0\0\0\1" + _THERE, struct.pack(">d", 6)),
+    "no number": (b"\0\x0c\0\0\0\1" + _THERE, struct.pack(">d", float("nan"))),
+    "long8": (b"\0\x10\0\0\0\1" + _THERE, struct.pack(">Q", 6)),
+    "cut": (b"\0\5\0\0\0\1" + _THERE, b"\0\0\0"),
+    "none": (b"\0\3\0\0\0\0\0\6\0\0",),
+    "unknown": (b"\0\x0e\0\0\0\1\0\6\0\0",),
+}
+
+
 def odd_files(folder: Path) -> list[Path]:
     """What Pillow reads but does not write: deep colours, bits, XMP, too short a palette."""
     rng = np.random.default_rng(1)
@@ -105,7 +137,10 @@ def odd_files(folder: Path) -> list[Path]:
         return b"".join(b"\0" + rng.bytes(width) for _ in range(height))
 
     xmp = b"XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation='1' tiff:Orientation=\"6\"/>"
-    turn = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\x08\0\0\0\0\0\0"
+    both = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(
+        b'<tiff:Orientation>3</tiff:Orientation><x tiff:Orientation="6"/>'
+    )
+    turn = b"Exif\0\0" + tiff(b"\0\3\0\0\0\1\0\x08\0\0")
     profile = b"Raw profile type exif\0\nexif\n  38\n" + turn.hex().encode() + b"\n"
     plain = io.BytesIO()
     noise(50, 37).save(plain, "JPEG")
@@ -119,6 +154,31 @@ def odd_files(folder: Path) -> list[Path]:
         "grey4.png": png((9, 7, 4, 0), rows(5, 7)),
         "short.png": png((9, 7, 8, 3), rows(9, 7), (b"PLTE", bytes(range(90)))),
         "xmp.png": png((9, 7, 8, 2), rows(27, 7), (b"iTXt", xmp)),
+        "xmp-two.png": png((9, 7, 8, 2), rows(27, 7), (b"iTXt", both)),
+        "xmp-cut.png": png((9, 7, 8, 2), rows(27, 7), (b"iTXt", both[:-9])),
+        "packed.png": png(
+            (9, 7, 8, 2),
+            rows(27, 7),
+            (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile[22:])),
+        ),
+        "profile-bad.png": png(
+            (9, 7, 8, 2), rows(27, 7), (b"tEXt", profile[:-3] + b"-\n"), (b"eXIf", turn[6:])
+        ),
+        "profile-split.png": png((9, 7, 8, 2), rows(27, 7), (b"tEXt", profile[:-6] + b" 00000\n")),
+        "profile-spaced.png": png(
+            (9, 7, 8, 2), rows(27, 7), (b"tEXt", profile[:-7] + b" 000000\n")
+        ),
+        "no-xmp.png": png(
+            (9, 7, 8, 2), rows(27, 7), (b"eXIf", tiff(*TYPED["text"])), (b"iTXt", xmp)
+        ),
+        **{
+            f"behind-{size}.png": png((9, 7, 8, 2), rows(27, 7), (b"eXIf", two_entries(size)))
+            for size in (7, 999)
+        },
+        **{
+            f"type-{name}.png": png((9, 7, 8, 2), rows(27, 7), (b"eXIf", tiff(*entry)))
+            for name, entry in TYPED.items()
+        },
         "profile.png": png((9, 7, 8, 2), rows(27, 7), (b"tEXt", profile)),
         "no-exif.png": png((9, 7, 8, 2), rows(27, 7), (b"eXIf", b"nothing of the kind")),
         "xmp.jpg": jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(app1) + 2) + app1 + jpeg[2:],

@@ -82,6 +82,7 @@ SAME_WORDS: dict[str, Damage] = {
     "batch": optioned(batch=[3, 2, 1]),
     "hardware": optioned(hardware="any"),
     "dla": optioned(dla=-1),
+    "option long": edited(options={"batch": ["a" * 300]}),
 }
 # With the same code; the reason is in the words of a library.
 SAME_CODE: dict[str, Damage] = {
@@ -141,6 +142,14 @@ def test_a_board_loads_what_it_built_and_nothing_else(
     (folder / "engine/model.plan").unlink()
     (none,) = lines_of(asan / "probe", "load", folder)
     assert none.startswith("E0409 ") and none.split("\x1f") == python_says(folder)
+
+
+def test_a_batch_of_more_bytes_than_can_be_counted_does_not_fit(asan: Path, planned: Make) -> None:
+    folder = planned()
+    optioned(batch=[1, 4, 2**60])(folder)  # with 16 bytes for each that would be 0
+    seal(folder, as_tensorrt)
+    (answer,) = lines_of(asan / "probe", "load", folder)
+    assert answer.startswith("E0406 the GPU has too little memory")
 
 
 @pytest.mark.parametrize(

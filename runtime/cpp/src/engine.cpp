@@ -22,7 +22,8 @@ std::string formatted(const char* format, double value) {
 void softmax(std::vector<float>& logits) {
   const float largest = *std::max_element(logits.begin(), logits.end());
   for (float& value : logits) value = std::exp(value - largest);
-  const float sum = std::accumulate(logits.begin(), logits.end(), 0.0F);
+  // In a float, many small shares beside a large one would be lost.
+  const auto sum = static_cast<float>(std::accumulate(logits.begin(), logits.end(), 0.0));
   for (float& value : logits) value /= sum;
 }
 
@@ -127,7 +128,7 @@ double Engine::self_test(const std::filesystem::path& bundle) const {
     if (std::isnan(error) || error > off) off = error;  // which nothing exceeds once it is NaN
     largest = std::max(largest, std::fabs(expected.values[i]));
   }
-  const double error = off / largest;
+  const double error = std::fabs(off / largest);  // 0/0 may have a sign
   if (!(error <= manifest_.golden_tolerance)) {
     throw GateError("E0500",
                     "the golden sample's output is off by " + formatted("%.2g", error) +

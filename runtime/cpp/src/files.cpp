@@ -24,6 +24,13 @@ class Handle {
     if (handle_ >= 0) ::close(handle_);
   }
 
+  // What was opened; none if nothing was.
+  std::optional<struct stat> status() const {
+    struct stat found{};
+    if (handle_ < 0 || ::fstat(handle_, &found) != 0) return std::nullopt;
+    return found;
+  }
+
   // How many bytes were read; 0 at the end, -1 where errno says why.
   ssize_t read(char* into, std::size_t size) const {
     ssize_t got = 0;
@@ -53,8 +60,10 @@ std::string hex(const Digest& digest, unsigned size) {
 }  // namespace
 
 std::optional<std::string> read_file(const std::filesystem::path& path, std::size_t limit,
-                                     std::string& reason) {
+                                     std::string& reason,
+                                     const std::function<void(const struct stat&)>& look) {
   const Handle file(path);
+  if (const auto status = file.status(); look && status) look(*status);
   std::string bytes;
   for (;;) {
     const std::size_t had = bytes.size();

@@ -58,15 +58,7 @@ const char* foreign_kind(const std::string& head) {
   return nullptr;
 }
 
-}  // namespace
-
-std::string read_image_file(const std::filesystem::path& path) {
-  const auto cannot = [&](const std::string& reason) {
-    return InputError("E0311", "cannot read the image: " + reason, path.string());
-  };
-  // Looked at before it is opened: opening a device can already do something.
-  struct stat status{};
-  if (::stat(path.c_str(), &status) != 0) throw cannot(std::strerror(errno));
+void require_regular(const struct stat& status, const std::filesystem::path& path) {
   if (const char* kind = special(status.st_mode)) {
     throw InputError("E0311", std::string("this is ") + kind + ", not an image file",
                      path.string());
@@ -77,8 +69,21 @@ std::string read_image_file(const std::filesystem::path& path) {
         "the file is too large: " + std::to_string(status.st_size >> 20) + " MiB, at most 1024",
         path.string());
   }
+}
+
+}  // namespace
+
+std::string read_image_file(const std::filesystem::path& path) {
+  const auto cannot = [&](const std::string& reason) {
+    return InputError("E0311", "cannot read the image: " + reason, path.string());
+  };
+  // Looked at before it is opened: opening a device can already do something.
+  struct stat status{};
+  if (::stat(path.c_str(), &status) != 0) throw cannot(std::strerror(errno));
+  require_regular(status, path);
   std::string reason;
-  auto bytes = read_file(path, static_cast<std::size_t>(kLargestFile), reason);
+  auto bytes = read_file(path, static_cast<std::size_t>(kLargestFile), reason,
+                         [&path](const struct stat& opened) { require_regular(opened, path); });
   if (!bytes) throw cannot(reason);
   return std::move(*bytes);
 }

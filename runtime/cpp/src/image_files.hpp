@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "convexport/errors.hpp"
@@ -15,8 +16,10 @@ constexpr std::int64_t kLargestImage = 89'478'485;  // pixels, as on the Python 
 // What stands before the pixels.
 struct ImageHeader {
   std::int64_t width = 0, height = 0;
-  std::string exif, xmp;    // as they lie in the file; "" where there are none
-  bool unreadable = false;  // something about EXIF that cannot be read: the image stays as it is
+  std::optional<std::string> exif;  // as it lies in the file
+  std::optional<std::string>
+      profile;      // ImageMagick's text of EXIF data, looked at where exif is not
+  std::string xmp;  // "" where there is none
 };
 
 // The bytes of a regular file of at most 1 GiB; nothing else is opened.

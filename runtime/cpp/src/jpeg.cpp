@@ -11,7 +11,8 @@
 namespace convexport {
 namespace {
 
-constexpr unsigned kScan = 0xda, kTables = 0xdb, kComment = 0xfe, kApp1 = 0xe1;
+constexpr unsigned kScan = 0xda, kTables = 0xdb, kComment = 0xfe, kApp0 = 0xe0, kApp1 = 0xe1,
+                   kApp14 = 0xee;
 
 // Whether what follows a marker begins with its own length.
 bool has_body(unsigned marker) {
@@ -43,10 +44,17 @@ bool read_frame(const std::string& body, ImageHeader& header) {
   return true;
 }
 
+// Whether what these markers tell is there: Pillow looks at it.
+bool is_told(unsigned marker, const std::string& body) {
+  const bool jfif = marker == kApp0 && body.compare(0, 4, "JFIF") == 0;
+  const bool adobe = marker == kApp14 && body.compare(0, 5, "Adobe") == 0;
+  return !(jfif || adobe) || body.size() >= 7;
+}
+
 void read_app1(const std::string& body, ImageHeader& header) {
   const std::string exif("Exif\0\0", 6), xmp("http://ns.adobe.com/xap/1.0/\0", 29);
   if (body.compare(0, exif.size(), exif) == 0) {
-    header.exif += header.exif.empty() ? body : body.substr(exif.size());
+    header.exif = header.exif ? *header.exif + body.substr(exif.size()) : body;
   } else if (body.compare(0, xmp.size(), xmp) == 0) {
     header.xmp = body.substr(xmp.size());
   }
@@ -168,7 +176,7 @@ ImageHeader jpeg_header(const std::string& file, const std::string& name) {
     if (!body) throw broken_image("Truncated File Read", name);
     const bool fine = is_frame(*marker)    ? read_frame(*body, header)
                       : *marker == kTables ? are_tables(*body)
-                                           : true;
+                                           : is_told(*marker, *body);
     if (!fine) throw not_an_image(file, name);
     if (*marker == kApp1) read_app1(*body, header);
     ended = *marker == kScan;

@@ -1,6 +1,8 @@
 #include "json.hpp"
 
+#include <array>
 #include <cctype>
+#include <cstdio>
 #include <set>
 #include <stdexcept>
 #include <vector>
@@ -12,7 +14,6 @@ namespace convexport {
 namespace {
 
 constexpr int kDeepest = 500;
-constexpr std::size_t kShown = 80;
 
 // The four hex digits of an escape, or -1.
 long escape_at(const std::string& text, std::size_t at) {
@@ -45,7 +46,7 @@ void replace_lone_surrogates(std::string& text) {
 
 // Python's way to write a value.
 // NOLINTNEXTLINE(misc-no-recursion): as deep as the parser let it be
-std::string python(const Json& value, bool tuples, bool inner) {
+std::string python(const Json& value, bool tuples, std::size_t most, bool inner) {
   if (value.is_null()) return "None";
   if (value.is_boolean()) return value.get<bool>() ? "True" : "False";
   if (value.is_string()) {
@@ -56,8 +57,8 @@ std::string python(const Json& value, bool tuples, bool inner) {
   for (const auto& [key, each] : value.items()) {
     text += text.empty() ? "" : ", ";
     if (value.is_object()) text += quoted(key) + ": ";
-    text += python(each, tuples, true);
-    if (text.size() > 8 * kShown) break;  // it is cut anyway
+    text += python(each, tuples, most, true);
+    if (text.size() > 8 * most) break;  // it is cut anyway
   }
   if (value.is_object()) return "{" + text + "}";
   if (!tuples) return "[" + text + "]";
@@ -87,11 +88,11 @@ Json parse_json(std::string text, const std::string& name, const std::string& wh
   }
 }
 
-std::string shown(const Json& value, bool tuples) {
-  std::string text = python(value, tuples, false);
+std::string shown(const Json& value, bool tuples, std::size_t most) {
+  std::string text = python(value, tuples, most, false);
   auto codes = decode_utf8(text);
-  if (!codes || codes->size() <= kShown) return text;
-  codes->resize(kShown);
+  if (!codes || codes->size() <= most) return text;
+  codes->resize(most);
   return encode_utf8(*codes);
 }
 
@@ -99,16 +100,21 @@ std::string quoted(const std::string& text) {
   const bool single = text.find('\'') == std::string::npos;
   const bool other = !single && text.find('"') == std::string::npos;
   const char mark = other ? '"' : '\'';
+  const auto codes = decode_utf8(text);
+  if (!codes) return mark + text + mark;
   std::string inside;
-  for (const char byte : text) {
-    if (byte == '\\' || byte == mark) inside.push_back('\\');
-    if (byte == '\n') {
-      inside += "\\n";
-    } else if (static_cast<unsigned char>(byte) < 0x20 || byte == 0x7f) {
-      constexpr const char* kHex = "0123456789abcdef";
-      inside += std::string("\\x") + kHex[byte >> 4] + kHex[byte & 15];
+  for (const char32_t code : *codes) {
+    const std::u32string one(1, code);
+    if (code == '\t' || code == '\n' || code == '\r') {
+      inside += code == '\t' ? "\\t" : code == '\n' ? "\\n" : "\\r";
+    } else if (!printable(one)) {
+      const char* format = code < 0x100 ? "\\x%02x" : code < 0x10000 ? "\\u%04x" : "\\U%08x";
+      std::array<char, 16> escape{};
+      (void)std::snprintf(escape.data(), escape.size(), format, static_cast<unsigned>(code));
+      inside += escape.data();
     } else {
-      inside.push_back(byte);
+      if (code == '\\' || code == static_cast<char32_t>(mark)) inside.push_back('\\');
+      inside += encode_utf8(one);
     }
   }
   return mark + inside + mark;

@@ -12,8 +12,8 @@ using Json = nlohmann::json;
 // Throws InputError E0302: it is not such JSON.
 Json parse_json(std::string text, const std::string& name, const std::string& where);
 
-// A value as Python's str() shows it, lists as tuples where asked; of at most 80 characters.
-std::string shown(const Json& value, bool tuples = false);
+// A value as Python's str() shows it, lists as tuples where asked; cut to so many characters.
+std::string shown(const Json& value, bool tuples = false, std::size_t most = 80);
 // A text as Python's repr() shows it.
 std::string quoted(const std::string& text);
 

@@ -1,10 +1,12 @@
 // PNG: the chunks around the pixels, which Pillow reads itself, and the pixels by libpng.
+#define ZLIB_CONST  // what is inflated is not written to
 #include <png.h>
 #include <zlib.h>
 
 #include <array>
 #include <cctype>
 #include <cstring>
+#include <memory>
 
 #include "bytes.hpp"
 #include "image_files.hpp"
@@ -13,8 +15,10 @@ namespace convexport {
 namespace {
 
 constexpr std::size_t kSignature = 8;
-constexpr uLong kLongestText = uLong{1} << 20;
-constexpr const char* kProfile = "Raw profile type exif";
+// As Pillow limits what a text, and what all of them, are inflated to.
+constexpr std::size_t kShortText = std::size_t{1} << 12, kLongestText = std::size_t{1} << 20;
+constexpr std::size_t kMostText = 64 * kLongestText;
+constexpr const char *kProfile = "Raw profile type exif", *kXmp = "XML:com.adobe.xmp";
 
 bool is_name(const std::string& bytes) {
   return std::all_of(bytes.begin(), bytes.end(),
@@ -28,57 +32,58 @@ bool is_kind(unsigned depth, unsigned colour) {
   return (colour == 2 || colour == 4 || colour == 6) && (depth == 8 || depth == 16);
 }
 
-std::string inflated(const std::string& data) {
-  std::string text(kLongestText, '\0');
-  uLongf size = kLongestText;
-  const auto* from = reinterpret_cast<const Bytef*>(data.data());
-  auto* into = reinterpret_cast<Bytef*>(text.data());
-  if (uncompress(into, &size, from, static_cast<uLong>(data.size())) != Z_OK) return {};
-  text.resize(size);
-  return text;
+// What was packed, as far as it goes; nothing where it is broken.
+std::optional<std::string> inflated(const std::string& data, const std::string& name) {
+  z_stream stream{};
+  stream.next_in = reinterpret_cast<const Bytef*>(data.data());
+  stream.avail_in = static_cast<uInt>(data.size());
+  if (inflateInit(&stream) != Z_OK) return std::nullopt;
+  const std::unique_ptr<z_stream, decltype(&inflateEnd)> end(&stream, inflateEnd);
+  std::string text;
+  int state = Z_OK;
+  while (state == Z_OK && text.size() < kLongestText) {
+    const std::size_t had = text.size();
+    text.resize(std::clamp(2 * had, kShortText, kLongestText));
+    stream.next_out = reinterpret_cast<Bytef*>(&text[had]);
+    stream.avail_out = static_cast<uInt>(text.size() - had);
+    state = inflate(&stream, Z_SYNC_FLUSH);
+    text.resize(text.size() - stream.avail_out);
+  }
+  if (state == Z_OK && stream.avail_in > 0) throw broken_image("too long a text", name);
+  const bool fine = state == Z_OK || state == Z_STREAM_END || state == Z_BUF_ERROR;
+  return fine ? std::optional(std::move(text)) : std::nullopt;
 }
 
-// EXIF data that ImageMagick put into a text: three lines, then hex digits.
-void read_profile(const std::string& text, ImageHeader& header) {
-  if (!header.exif.empty()) return;
-  std::size_t at = 0;
-  for (int line = 0; line < 3 && at != std::string::npos; ++line) {
-    at = text.find('\n', at);
-    if (at != std::string::npos) ++at;
-  }
-  std::string digits;
-  for (; at < text.size(); ++at) {
-    if (!std::isspace(static_cast<unsigned char>(text[at]))) digits.push_back(text[at]);
-  }
-  const bool hex = digits.find_first_not_of("0123456789abcdefABCDEF") == std::string::npos;
-  header.unreadable = !hex || digits.size() % 2 != 0;
-  for (std::size_t i = 0; !header.unreadable && i < digits.size(); i += 2) {
-    header.exif.push_back(static_cast<char>(std::stoi(digits.substr(i, 2), nullptr, 16)));
-  }
-}
-
-// Keyword, compression (flag and method), language, translated keyword, text; each ends with 0.
-void read_international(const std::string& body, ImageHeader& header) {
-  const std::string key("XML:com.adobe.xmp\0", 18);
-  if (body.size() < 20 || body.compare(0, 18, key) != 0) return;
-  const std::size_t language = body.find('\0', 20);
-  if (language == std::string::npos) return;
+// What stands behind a text's keyword; nothing where it is broken.
+std::optional<std::string> text_of(const std::string& kind, const std::string& body,
+                                   const std::string& name) {
+  if (kind == "tEXt") return body;
+  if (kind == "zTXt") return inflated(body.substr(body.empty() ? 0 : 1), name).value_or("");
+  // Compression (flag and method), language, translated keyword, text.
+  const std::size_t language = body.find('\0', 2);
+  if (body.size() < 2 || language == std::string::npos) return std::nullopt;
   const std::size_t translated = body.find('\0', language + 1);
-  if (translated == std::string::npos) return;
+  if (translated == std::string::npos) return std::nullopt;
   const std::string text = body.substr(translated + 1);
-  header.xmp = body[18] == 0 ? text : inflated(text);
+  if (body[0] == 0) return text;
+  return body[1] == 0 ? inflated(text, name) : std::nullopt;
 }
 
-void read_chunk(const std::string& kind, const std::string& body, ImageHeader& header) {
+// Note what a chunk tells, and how long all texts are.
+void read_chunk(const std::string& kind, const std::string& body, const std::string& name,
+                ImageHeader& header, std::size_t& texts) {
   if (kind == "eXIf") header.exif = body;
-  if (kind == "iTXt") read_international(body, header);
-  if (kind == "tEXt" || kind == "zTXt") {
-    const std::size_t end = body.find('\0');
-    if (end == std::string::npos || body.compare(0, end, kProfile) != 0) return;
-    const bool packed = kind == "zTXt";
-    const std::string text = body.substr(std::min(body.size(), end + (packed ? 2 : 1)));
-    read_profile(packed ? inflated(text) : text, header);
-  }
+  if (kind != "tEXt" && kind != "zTXt" && kind != "iTXt") return;
+  const std::size_t end = std::min(body.find('\0'), body.size());
+  const std::string key = body.substr(0, end);
+  auto text = text_of(kind, body.substr(std::min(end + 1, body.size())), name);
+  if (!text) return;
+  texts += text->size();
+  if (texts > kMostText) throw broken_image("too long texts", name);
+  if (key == kProfile)
+    header.profile = std::move(*text);
+  else if (key == kXmp)
+    header.xmp = std::move(*text);
 }
 
 // Whether a header makes an image; its size is noted.
@@ -193,6 +198,7 @@ ImageHeader png_header(const std::string& file, const std::string& name) {
   ImageHeader header;
   Cursor cursor(file, kSignature);
   bool known = false, pixels = false;
+  std::size_t texts = 0;
   for (;;) {
     const auto length = cursor.take_number(4);
     const auto kind = cursor.take(4);
@@ -212,7 +218,7 @@ ImageHeader png_header(const std::string& file, const std::string& name) {
     if (*kind == "IHDR" && *length < 13) throw broken_image("Truncated IHDR chunk", name);
     if (*kind == "IHDR" && !pixels) known = read_ihdr(*body, header);
     if (*kind == "IDAT") pixels = true;
-    read_chunk(*kind, *body, header);
+    read_chunk(*kind, *body, name, header, texts);
     const auto checksum = cursor.take_number(4);
     if (pixels) continue;
     const auto* start =

@@ -1,6 +1,7 @@
 #include "convexport/specs.hpp"
 
 #include <algorithm>
+#include <limits>
 
 namespace convexport {
 
@@ -37,7 +38,11 @@ std::array<std::int64_t, 3> Preprocess::shape() const {
 
 std::size_t count(const Shape& shape) {
   std::size_t total = 1;
-  for (const std::int64_t dim : shape) total *= static_cast<std::size_t>(dim);
+  for (const std::int64_t dim : shape) {
+    if (__builtin_mul_overflow(total, static_cast<std::size_t>(dim), &total)) {
+      return std::numeric_limits<std::size_t>::max();
+    }
+  }
   return total;
 }
 

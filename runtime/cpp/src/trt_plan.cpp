@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 constexpr std::size_t kLargestFacts = std::size_t{64} << 20;
 constexpr std::size_t kHead = std::size_t{1} << 16;
 constexpr std::size_t kMostMetadata = std::size_t{1} << 20;
-constexpr std::size_t kAuthor = 40;  // characters
+constexpr std::size_t kAuthor = 40, kOptionsShown = 200;  // characters
 constexpr int kAmpere = 8, kParts = 3;
 
 std::string this_platform() {
@@ -88,8 +88,8 @@ InputError no_facts(const fs::path& file, const std::string& why) {
 }
 
 InputError no_options(const std::string& what, const Json& options) {
-  return InputError("E0318", "these are no options for TensorRT: " + what, shown(options), "",
-                    "build the bundle again");
+  return InputError("E0318", "these are no options for TensorRT: " + what,
+                    shown(options, false, kOptionsShown), "", "build the bundle again");
 }
 
 UsageError bad_option(const std::string& field, const Json& value, const std::string& expected) {

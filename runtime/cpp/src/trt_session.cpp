@@ -1,5 +1,7 @@
 // TensorRT behind the Session interface, from 8.5 to 11.
+#include <algorithm>
 #include <cstring>
+#include <limits>
 #include <mutex>
 
 #include "cuda.hpp"
@@ -18,14 +20,14 @@ struct IoTensor {
   std::size_t size = 0;  // bytes of an element
   bool input = false;
 
-  // Bytes for that batch, where it may vary.
+  // Bytes for that batch, where it may vary; never so many that a sum of three wraps.
   std::size_t bytes(std::int64_t batch) const {
-    std::size_t all = size;
+    Shape dims{static_cast<std::int64_t>(size)};
     for (const Dim& dim : spec.shape) {
       const auto* fixed = std::get_if<std::int64_t>(&dim);
-      all *= static_cast<std::size_t>(fixed ? *fixed : batch);
+      dims.push_back(fixed ? *fixed : batch);
     }
-    return all;
+    return std::min(count(dims), std::numeric_limits<std::size_t>::max() / 4);
   }
 };
 

@@ -46,7 +46,7 @@ struct Preprocess {
   std::array<std::int64_t, 3> shape() const;  // channels, height, width
 };
 
-// How many values a tensor of that shape has.
+// How many values a tensor of that shape has; the largest number where they are too many to count.
 std::size_t count(const Shape& shape);
 // 1x3x224x224.
 std::string text(const Shape& shape);
