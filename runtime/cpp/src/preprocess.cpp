@@ -1,6 +1,7 @@
 #include "convexport/preprocess.hpp"
 
 #include <cmath>
+#include <optional>
 
 #include "convexport/errors.hpp"
 #include "image_files.hpp"
@@ -12,7 +13,7 @@ namespace {
 std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 // The image as its EXIF orientation says that it stands.
-Image turned(const Image& image, int orientation) {
+Image turned(Image image, int orientation) {
   if (orientation < 2 || orientation > 8) return image;
   const bool transposed = orientation >= 5;
   const bool from_right =
@@ -40,8 +41,7 @@ std::uint8_t grey(const std::uint8_t* rgb) {
                                    16);
 }
 
-Image with_channels(Image image, std::int64_t channels) {
-  if (image.channels == channels) return image;
+Image with_channels(const Image& image, std::int64_t channels) {
   Image result{image.width, image.height, channels, {}};
   result.pixels.reserve(size(image.width * image.height * channels));
   for (std::size_t i = 0; i < image.pixels.size(); i += size(image.channels)) {
@@ -114,14 +114,17 @@ Image decode(const std::string& file, const Preprocess& spec, const std::string&
                      name, "", "at most 89478485 pixels: scale it down first");
   }
   Image image = jpeg ? jpeg_pixels(file, header, name) : png_pixels(file, header, name);
-  if (spec.exif) image = turned(image, orientation(header));
-  return with_channels(std::move(image), spec.shape()[0]);
+  if (spec.exif) image = turned(std::move(image), orientation(header));
+  const std::int64_t channels = spec.shape()[0];
+  return image.channels == channels ? std::move(image) : with_channels(image, channels);
 }
 
 Tensor to_tensor(const Image& given, const Preprocess& spec, const std::string& name) {
   require_image(given, name);
   const auto [channels, height, width] = spec.shape();
-  const Image image = resized(with_channels(given, channels), spec, name);
+  std::optional<Image> other;
+  if (given.channels != channels) other = with_channels(given, channels);
+  const Image image = resized(other ? *other : given, spec, name);
   const std::int64_t top = central(image.height, height), left = central(image.width, width);
   Tensor tensor{{1, channels, height, width}, {}};
   tensor.values.reserve(count(tensor.shape));

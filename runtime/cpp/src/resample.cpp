@@ -62,28 +62,42 @@ std::vector<Window> windows(std::int64_t from, std::int64_t to, bool bicubic) {
   return all;
 }
 
-// A weighted sum of pixels that lie so far apart.
-std::uint8_t mix(const std::uint8_t* pixel, std::size_t stride, const Window& window) {
-  std::int32_t sum = 1 << (kFraction - 1);
-  for (const std::int32_t weight : window.weights) {
-    sum += *pixel * weight;
-    pixel += stride;
-  }
+constexpr std::int32_t kHalf = 1 << (kFraction - 1);
+
+std::uint8_t pixel_of(std::int32_t sum) {
   return static_cast<std::uint8_t>(std::clamp(sum >> kFraction, 0, 255));
+}
+
+// What a window of a row gives: into one byte of grey, or three of colour, which are read once.
+void mix(const std::uint8_t* pixel, const Window& window, bool grey, std::uint8_t* into) {
+  std::int32_t red = kHalf, green = kHalf, blue = kHalf;
+  if (grey) {
+    for (const std::int32_t weight : window.weights) red += *pixel++ * weight;
+    *into = pixel_of(red);
+    return;
+  }
+  for (const std::int32_t weight : window.weights) {
+    red += pixel[0] * weight;
+    green += pixel[1] * weight;
+    blue += pixel[2] * weight;
+    pixel += 3;
+  }
+  into[0] = pixel_of(red);
+  into[1] = pixel_of(green);
+  into[2] = pixel_of(blue);
 }
 
 Image rows(const Image& image, std::int64_t width, bool bicubic) {
   const auto channels = static_cast<std::size_t>(image.channels);
   const std::size_t stride = static_cast<std::size_t>(image.width) * channels;
   Image scaled{width, image.height, image.channels, {}};
-  scaled.pixels.reserve(static_cast<std::size_t>(width * image.height * image.channels));
+  scaled.pixels.resize(static_cast<std::size_t>(width * image.height * image.channels));
   const std::vector<Window> each = windows(image.width, width, bicubic);
+  std::uint8_t* into = scaled.pixels.data();
   for (std::size_t y = 0; y < static_cast<std::size_t>(image.height); ++y) {
     for (const Window& window : each) {
-      const std::uint8_t* pixel = &image.pixels[y * stride + window.first * channels];
-      for (std::size_t c = 0; c < channels; ++c) {
-        scaled.pixels.push_back(mix(pixel + c, channels, window));
-      }
+      mix(&image.pixels[y * stride + window.first * channels], window, channels == 1, into);
+      into += channels;
     }
   }
   return scaled;
@@ -93,11 +107,16 @@ Image columns(const Image& image, std::int64_t height, bool bicubic) {
   const auto stride = static_cast<std::size_t>(image.width * image.channels);
   Image scaled{image.width, height, image.channels, {}};
   scaled.pixels.reserve(stride * static_cast<std::size_t>(height));
+  std::vector<std::int32_t> sums(stride);
   for (const Window& window : windows(image.height, height, bicubic)) {
+    // Row by row, as memory lies.
     const std::uint8_t* row = &image.pixels[window.first * stride];
-    for (std::size_t x = 0; x < stride; ++x) {
-      scaled.pixels.push_back(mix(row + x, stride, window));
+    std::fill(sums.begin(), sums.end(), kHalf);
+    for (const std::int32_t weight : window.weights) {
+      for (std::size_t x = 0; x < stride; ++x) sums[x] += row[x] * weight;
+      row += stride;
     }
+    for (const std::int32_t sum : sums) scaled.pixels.push_back(pixel_of(sum));
   }
   return scaled;
 }
