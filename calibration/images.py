@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -73,6 +73,11 @@ class ImageSet:
         A file that cannot be read counts as that; reading the set tells what is wrong with it.
         """
         return fingerprint_of(_digest(item) or "unreadable" for item in self.items)
+
+    def identity(self) -> list[Any]:
+        """All that counts of right answers depend on, as JSON: contents, classes and labels."""
+        labels = [item.label for item in self.items]
+        return [self.fingerprint(), list(self.class_names), labels]
 
     def batches(
         self, spec: Preprocess, size: int, *, on_bad: OnBad, max_bad_fraction: float = 0.01

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,29 +75,37 @@ def loss_of(held_out: HeldOut, fp32: Path, reference: Path) -> Loss:
     """The drop of top-1 where there are labels, otherwise how often top-1 is not FP32's.
 
     Args:
-        fp32: the graph that is disagreed with.
-        reference: directory of the reference's answers, with labels where there are some.
+        fp32: the graph that is disagreed with, or whose top-1 drops.
+        reference: directory of the reference's answers, with labels where there are some; without
+            any those of the held-out images count, where they are the net's.
     """
     labels_file = reference / "evaluation_labels.npy"
-    if not labels_file.is_file():
-        expected = held_out.logits(OrtSession(fp32))
+    if labels_file.is_file():
+        inputs = np.load(reference / "evaluation_inputs.npy", mmap_mode="r")
+        wanted = np.load(reference / "evaluation_logits.npy")
+        answer: Callable[[Runner], np.ndarray] = partial(run_in_batches, inputs=inputs)
+        return _drop(wanted, answer, np.load(labels_file), "labelled images")
+    expected, labels = held_out.labelled(OrtSession(fp32))
+    if labels is not None:
+        return _drop(expected, held_out.logits, labels, f"labelled {held_out.images.description}")
 
-        def disagreement(session: Runner, tries: int) -> float:
-            agree = compare(expected, held_out.logits(session)).top1
-            return proportion(agree.n - agree.k, agree.n, tries=tries).high
+    def disagreement(session: Runner, tries: int) -> float:
+        agree = compare(expected, held_out.logits(session)).top1
+        return proportion(agree.n - agree.k, agree.n, tries=tries).high
 
-        description = f"{held_out.images.description} ({len(expected)})"
-        return Loss(f"top-1 disagreement with FP32 on {description}", disagreement)
-    labels = np.load(labels_file)
-    inputs = np.load(reference / "evaluation_inputs.npy", mmap_mode="r")
-    wanted = np.load(reference / "evaluation_logits.npy")
+    description = f"{held_out.images.description} ({len(expected)})"
+    return Loss(f"top-1 disagreement with FP32 on {description}", disagreement)
 
+
+def _drop(
+    wanted: np.ndarray, answer: Callable[[Runner], np.ndarray], labels: np.ndarray, images: str
+) -> Loss:
     def drop(session: Runner, tries: int) -> float:
-        found = paired_accuracy(wanted, run_in_batches(session, inputs), labels)
+        found = paired_accuracy(wanted, answer(session), labels)
         apart = (found.only_reference, found.only_actual)
         return tango_interval(*apart, len(labels), tries=tries)[1]
 
-    return Loss(f"top-1 drop on {len(labels)} labelled images", drop)
+    return Loss(f"top-1 drop on {len(labels)} {images}", drop)
 
 
 def keep_within(

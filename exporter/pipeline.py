@@ -255,7 +255,7 @@ class Build:
         }
         if self.graph is not entrant.target:
             held_out = self.images.held_out
-            proof = [drop, held_out and held_out.fingerprint()] if drop else None
+            proof = [drop, held_out and held_out.identity(), self.source.labels] if drop else None
             yield self.stage("target", {**inputs, "budget": proof}, target)
         if self.images.evaluation is not None:
             yield self.stage("accuracy", inputs, accuracy)
@@ -285,7 +285,7 @@ def common_request(source: Source, images: Images, options: BuildOptions) -> dic
         "preprocess": source.preprocess.to_dict(),
         "parity": images.parity.fingerprint(),
         "calibration": images.calibration and images.calibration.fingerprint(),
-        "held_out": images.held_out and images.held_out.fingerprint(),
+        "held_out": images.held_out and images.held_out.identity(),
         "choice": [asdict(options.method), options.repair, options.max_drop, options.keep_fp32],
         "bench": options.bench_seconds,
         "report": SCHEMA_VERSION,

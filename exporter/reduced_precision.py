@@ -101,7 +101,8 @@ def loss(build: Build, fp32: Path, reference: Path) -> Loss:
 def _held_out(build: Build) -> HeldOut:
     from convexport.exporter.held_out import HeldOut
 
-    return HeldOut(build.images.held_out, build.source.preprocess)  # type: ignore[arg-type]
+    images: Any = build.images.held_out  # INT8 has them
+    return HeldOut(images, build.source.preprocess, build.source.labels)
 
 
 def _calibrate(build: Build, simplified: StageResult) -> StageResult:
@@ -154,7 +155,8 @@ def _quantize(
     inputs = {
         "from": done[-1].key,
         "reference": reference.key,
-        "held_out": held_out and held_out.fingerprint(),
+        "held_out": held_out and held_out.identity(),
+        "labels": build.source.labels,
         "choice": [asdict(options.method), options.repair, options.max_drop],
         "units": integer_kernels(cpu_flags()),
     }
