@@ -49,6 +49,12 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.items)
 
+    def names(self) -> Sequence[str]:
+        """The images' names, in their order; of a folder without an item a file."""
+        if isinstance(self.items, FolderItems):
+            return self.items.names
+        return [item.name for item in self.items]
+
     def sample(self, count: int) -> ImageSet:
         """``count`` images evenly spread over the set, or all; always the same ones.
 

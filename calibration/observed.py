@@ -18,12 +18,13 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper
 
+from convexport.calibration.names import Names
+
 # Values an image that are counted of one tensor, about: of a hundred images more than a million,
 # which leaves a percentile of 99.999 some ten beyond it. Fewer move thresholds more.
 COUNTED = 1 << 14
 
 _NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax"})
-_AXES = "observed/axes"
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,18 @@ def write_observed(model: Path, tensors: Iterable[str], path: Path) -> dict[str,
     loaded = ir.load(model)
     opset = loaded.opset_imports.get("", 0)
     known = {value.name for value in loaded.graph.outputs}
+    names = Names(loaded.graph)
+    axes = names.free("observed/axes")
     found, more = {name: Outputs(name) for name in tensors}, onnx.ModelProto()
     # Backwards: ONNX Runtime takes the last of them first, while what they read is in the cache.
     for value in reversed([value for node in loaded.graph for value in node.outputs]):
         name, shape = str(value.name), _static(value)
         if name in found and shape is not None:
-            found[name] = _observe(value, shape, opset, more.graph)
+            found[name] = _observe(value, shape, axes if opset >= 18 else None, more.graph, names)
         elif name in found and name not in known:
             more.graph.output.append(ir.to_proto(value))
     if any(node.op_type == "ReduceMin" and len(node.input) > 1 for node in more.graph.node):
-        more.graph.initializer.append(helper.make_tensor(_AXES, TensorProto.INT64, [2], [2, 3]))
+        more.graph.initializer.append(helper.make_tensor(axes, TensorProto.INT64, [2], [2, 3]))
     # Models of onnx_ir refer to themselves in cycles: uncollected, their weights would stay.
     del loaded, value
     gc.collect()
@@ -76,11 +79,21 @@ def write_observed(model: Path, tensors: Iterable[str], path: Path) -> dict[str,
 
 
 def _observe(
-    value: ir.Value, shape: tuple[int, int, int], opset: int, graph: onnx.GraphProto
+    value: ir.Value,
+    shape: tuple[int, int, int],
+    axes: str | None,
+    graph: onnx.GraphProto,
+    names: Names,
 ) -> Outputs:
-    """Append the nodes and outputs that tell of one tensor, (N, *shape)."""
+    """Append the nodes and outputs that tell of one tensor, (N, *shape).
+
+    Args:
+        axes: the constant of height and width; None where axes are no input yet.
+    """
     name = str(value.name)
-    grid, low, high, mean = (f"{name}/observed/{what}" for what in ("grid", "min", "max", "mean"))
+    grid, low, high, mean = (
+        names.free(f"{name}/observed/{what}") for what in ("grid", "min", "max", "mean")
+    )
     step = math.ceil(math.sqrt(math.prod(shape) / COUNTED))
     # Pools are what kernels have in their own layout: of 1x1 one takes every so manieth value.
     strides = [min(step, side) for side in shape[1:]]
@@ -89,8 +102,8 @@ def _observe(
         helper.make_node("MaxPool", [name], [grid], kernel_shape=[1, 1], strides=strides),
         helper.make_node("GlobalMaxPool", [name], [high]),
         helper.make_node("GlobalAveragePool", [grid], [mean]),
-        helper.make_node("ReduceMin", [lowest, _AXES], [low])
-        if opset >= 18
+        helper.make_node("ReduceMin", [lowest, axes], [low])
+        if axes
         else helper.make_node("ReduceMin", [lowest], [low], axes=[2, 3]),
     ])  # fmt: skip
     graph.output.extend(

@@ -186,8 +186,8 @@ class ImageReader:
             skipped=tuple(tally.skipped),
             duplicates=tuple(tally.duplicates),
             notes=dict(tally.notes),
-            fingerprint=fingerprint_of(tally.hashes),
-            contents=tuple(digest[:SHORT] for digest in tally.hashes),
+            fingerprint=fingerprint_of(digest.hex() for digest in tally.hashes),
+            contents=tuple(digest.hex()[:SHORT] for digest in tally.hashes),
         )
 
     def _read(
@@ -210,13 +210,14 @@ class ImageReader:
 class _Tally:
     """What one iteration has seen."""
 
-    hashes: list[str] = field(default_factory=list)
-    first_names: dict[str, str] = field(default_factory=dict)
+    hashes: list[bytes] = field(default_factory=list)
+    first_names: dict[bytes, str] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
 
-    def add(self, name: str, digest: str, notes: tuple[str, ...]) -> None:
+    def add(self, name: str, sha256: str, notes: tuple[str, ...]) -> None:
+        digest = bytes.fromhex(sha256)
         if digest in self.first_names:
             self.duplicates.append((name, self.first_names[digest]))
         else:

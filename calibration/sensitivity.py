@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from convexport.calibration.names import Names
 from convexport.calibration.placement import Placement, activation_inputs, is_integer
 from convexport.calibration.qdq import WEIGHTED, Scale, constant, output_axis, quantize_weight
 from convexport.runtime.specs import Runner
@@ -53,10 +54,11 @@ def add_twins(model: ir.Model, scales: Mapping[str, Scale], placement: Placement
         and str(activation_inputs(node)[0].name) in scales
     ]
     read: dict[str, ir.Value] = {}
+    names = Names(graph)
     graph.outputs.clear()
     for node in layers:
         data, name = activation_inputs(node)[0], str(node.name)
-        beside = _Beside(graph, node)
+        beside = _Beside(graph, node, names)
         if str(data.name) not in read:
             read[str(data.name)] = beside.through_integers(data, scales[str(data.name)])
         weight = beside.constant(f"{name}.twin.weight", _rounded(node))
@@ -110,17 +112,18 @@ def _rounded(node: ir.Node) -> NDArray[np.float32]:
 class _Beside:
     """Nodes right behind a layer, so that a runtime need not keep what they read for long."""
 
-    def __init__(self, graph: ir.Graph, layer: ir.Node) -> None:
-        self._graph, self._layer, self._last = graph, layer, layer
+    def __init__(self, graph: ir.Graph, layer: ir.Node, names: Names) -> None:
+        self._graph, self._layer, self._last, self._names = graph, layer, layer, names
 
     def add(self, node: ir.Node, name: str) -> ir.Value:
-        node.name = node.outputs[0].name = name
+        node.name = node.outputs[0].name = self._names.free(name)
         self._graph.insert_after(self._last, node)
         self._last = node
         return node.outputs[0]
 
     def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
-        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+        free = self._names.free(name)
+        value = ir.Value(name=free, const_value=ir.tensor(array, name=free))
         self._graph.register_initializer(value)
         return value
 

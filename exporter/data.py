@@ -179,11 +179,13 @@ def _with_held_out(
 def _unused(images: ImageSet, used: tuple[ImageSet, ...], count: int) -> ImageSet | None:
     """Up to so many images whose content is in none of the sets that are used; None without."""
     names = {item.name for each in used for item in each.items if each.kind == images.kind}
-    rest = tuple(item for item in images.items if item.name not in names)
+    rest = [index for index, name in enumerate(images.names()) if name not in names]
     if not rest:
         return None
     # Twice as many as are wanted: some may be copies of used images, or unreadable.
-    candidates = replace(images, items=rest).sample(min(2 * count, len(rest)))
+    some = min(2 * count, len(rest))
+    picked = (rest[index * len(rest) // some] for index in range(some))
+    candidates = replace(images, items=tuple(images.items[index] for index in picked))
     copies = {name for each in used for name in overlap(candidates, each)}
     kept = tuple(item for item in candidates.items if item.name not in copies and item.readable())
     description = "images of the same set that were not used for calibration"

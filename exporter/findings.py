@@ -91,7 +91,9 @@ def version_of(package: str) -> str:
 def manifest_facts(facts: Mapping[str, dict[str, Any]], notes: list[str]) -> dict[str, Any]:
     """What is the same for the same inputs: everything but latency."""
     narrow = facts.get("quantize") or facts.get("half", {})
-    calibration = {k: v for k, v in facts.get("calibrate", {}).items() if k != "ranges"}
+    # A row a tensor and a hash an image are in calibration.json alone: loaders parse the manifest.
+    long = ("ranges", "contents")
+    calibration = {k: v for k, v in facts.get("calibrate", {}).items() if k not in long}
     if "choice" in narrow:
         calibration["choice"] = narrow["choice"]
     parity = {name: facts[name]["parity"] for name in _COMPARED if name in facts}

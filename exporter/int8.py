@@ -45,6 +45,9 @@ from convexport.runtime.files import json_bytes
 from convexport.runtime.ort_session import OrtSession
 from convexport.runtime.specs import Preprocess
 
+# Each holds a group of batches in memory, and what came out of it.
+_MOST_WORKERS = 8
+
 # The simplified graph (False) and the equalized one (True), each with its ranges.
 Graphs = Mapping[bool, tuple[Path, Path]]
 
@@ -110,7 +113,7 @@ def calibrate_stage(simplified: Path, request: Calibration, directory: Path) -> 
         request.progress(done, len(request.images))
 
     batches = (tally.add(batch.array) for batch in reader)
-    workers = len(os.sched_getaffinity(0))
+    workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
     kept = Checkpoint(request.checkpoint) if request.checkpoint else None
     ranges = collect(runner, batches, outputs, workers=workers, progress=advance, checkpoint=kept)
     save_ranges(directory / RANGES, ranges)

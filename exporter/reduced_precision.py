@@ -148,7 +148,9 @@ def _quantize(
         from convexport.exporter.int8 import quantize_stage
 
         choice = (options.method, options.repair, options.max_drop)
-        request, facts = _calibration(build), done[0].facts
+        # Which channels could be evened out; ``equalized`` says whether that was kept.
+        facts = {**done[0].facts, "equalization": done[-1].facts.get("pairs", [])}
+        request = _calibration(build)
         return quantize_stage(graphs, facts, reference.directory, request, choice, out)
 
     options, held_out = build.options, build.images.held_out

@@ -109,3 +109,15 @@ def test_values_that_are_not_finite_are_found_inside(tmp_path: Path) -> None:
     session, found = watched(tmp_path, proto)
     with pytest.raises(InputError, match="E0350"):
         collect(session, BATCHES, found)
+
+
+def test_names_of_the_users_are_left_alone(tmp_path: Path) -> None:
+    proto = net()
+    for old, new in (("m", "observed/axes"), ("w", "c/observed/min")):
+        for node in proto.graph.node:
+            node.input[:] = [new if name == old else name for name in node.input]
+        next(each for each in proto.graph.initializer if each.name == old).name = new
+    session, found = watched(tmp_path, proto)
+    seen = collect(session, BATCHES, found)
+    everything = outputs(ir.from_proto(proto), np.concatenate(BATCHES))
+    assert seen["c"].minimum == pytest.approx(everything["c"].min(), rel=1e-5)

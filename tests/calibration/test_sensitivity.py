@@ -91,3 +91,20 @@ def test_a_net_of_one_image_at_a_time_has_finite_figures(tmp_path) -> None:
     images = (x[:1], x[1:])
     found = measure(OrtSession(path), images, [(node.name, node.op_type) for node in layers])
     assert all(0 < each.sqnr_db < 99 for each in found)
+
+
+def test_names_of_the_users_are_left_alone() -> None:
+    x = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)
+    rng = np.random.default_rng(4)
+    made = {
+        "a.twin.weight": rng.normal(size=(6, 3, 3, 3)).astype(np.float32),
+        "a.through.scale": rng.normal(size=6).astype(np.float32),
+    }
+    text = """
+net (float[batch,3,8,8] x) => (float[batch,6,8,8] a) {
+  a = Conv <kernel_shape=[3,3], pads=[1,1,1,1]> (x, wa, ba)
+}"""
+    graph = model(text.replace("wa", '"a.twin.weight"').replace("ba)", '"a.through.scale")'), made)
+    decided = decide(graph.graph, Thresholds(ranges(graph, x)), Method(name="minmax"), CPU)
+    assert [node.name for node in add_twins(graph, decided.scales, CPU)] == ["a"]
+    onnx.checker.check_model(ir.to_proto(graph), full_check=True)
