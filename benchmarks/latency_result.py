@@ -250,6 +250,8 @@ def _notes(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[st
     window_s = min(model.samples.warmup.window_s for model in models)
     if window_s < 1:
         yield f"warm-up windows of {window_s:g} s instead of 1 s: the run is short"
+    if _in_cpp(recording) and "gpu" in recording.host:
+        yield "the GPU's clock and heat were not watched"
     if recording.load.others is None:
         yield "the load of other processes is unknown"
     watched = [run.trace for run in recording.runs if run.trace is not None]
@@ -261,13 +263,19 @@ def _notes(recording: Recording, rows: tuple[SubjectResult, ...]) -> Iterator[st
         yield from run.warnings
 
 
+def _in_cpp(recording: Recording) -> bool:
+    """Whether convexport-bench wrote it, which has no Python to name."""
+    return recording.host.get("python", "") is None
+
+
 def _conditions(recording: Recording) -> dict[str, Any]:
     options = recording.options.to_dict()
     fed = {FED_NOISE if each.data is None else FED_IMAGES for each in recording.subjects}
+    arrays = ", in C++: an array in, an array" if _in_cpp(recording) else ": numpy in, numpy"
     return {
         **{key: options[key] for key in options if key != "timeout_s"},
         "loop": "closed, one stream",
-        "parts": "host to host: numpy in, numpy out; no decoding, no preprocessing",
+        "parts": f"host to host{arrays} out; no decoding, no preprocessing",
         "fed": " and ".join(sorted(fed)),
         "floor_ns": float(np.median([run.floor_ns for run in recording.runs])),
         "load": recording.load.to_dict(),

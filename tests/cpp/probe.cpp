@@ -5,6 +5,7 @@
 //   probe classify BUNDLE TOP IMAGE  a line each: label, tab, probability
 //   probe defect KIND                makes one, which the sanitizers have to see
 //   probe failure PROVIDER WORDS     what becomes of ONNX Runtime's words
+//   probe spans BUNDLE               what values and memory of the caller's may be
 //   probe moved BUNDLE               what a moved engine says, and one that was moved to
 //   probe threads BUNDLE VALUES THREADS RUNS DIM...  the same batch in many threads at a time
 #include <convexport/engine.hpp>
@@ -115,6 +116,20 @@ void failure(const Words& words) {
   convexport::throw_ort_failure(words[1], words[0], "some", "model.onnx");
 }
 
+void spans(const Words& words) {
+  const Engine engine = Engine::load(words[0]);
+  const std::vector<float> values(8, 1);
+  std::vector<float> logits(6);
+  const convexport::Shape two = {2, 1, 2, 2};
+  const auto given = engine.run({values.data(), 8}, two, {logits.data(), 6});
+  std::printf("%s %d\n", convexport::text(given).c_str(),
+              static_cast<int>(logits == engine.run({two, values}).values));
+  attempt([&] { engine.run({values.data(), 7}, two); });
+  for (const std::size_t size : {5, 7}) {
+    attempt([&] { engine.run({values.data(), 8}, two, {logits.data(), size}); });
+  }
+}
+
 void moved(const Words& words) {
   Engine one = Engine::load(words[0]), other = Engine::load(words[0]);
   const convexport::Image grey{40, 50, 1, std::vector<std::uint8_t>(2000, 99)};
@@ -151,6 +166,7 @@ int main(int count, char** arguments) {
     if (door == "classify") classify(words);
     if (door == "threads") threads(words);
     if (door == "failure") failure(words);
+    if (door == "spans") spans(words);
     if (door == "moved") moved(words);
     if (door == "defect") defect(words);
   });

@@ -12,6 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from convexport.runtime.engine import load
+from convexport.runtime.errors import InputError
 from tests.tiny import MODEL, WEIGHTS, seal, write_bundle
 
 from .bundles import fixed_batch_model
@@ -74,6 +75,18 @@ def test_another_shape_is_refused(
     assert answer == f"E0201 the input does not fit the model\x1fwhere: {expected}"
 
 
+def test_values_of_the_caller_have_a_length_and_logits_a_place(probe: Probe, tiny: Path) -> None:
+    assert probe("spans", tiny) == [
+        "2x3 1",
+        "E0201 the input has another number of values than its shape says\x1fwhere: 7 for 2x1x2x2",
+        *(
+            "E0201 the memory for the output has another number of values than that\x1f"
+            f"where: {size} for 2x3"
+            for size in (5, 7)
+        ),
+    ]
+
+
 def test_an_engine_that_was_moved_away_says_so(probe: Probe, tiny: Path) -> None:
     answers = probe("moved", tiny)  # which loads it twice, too
     assert answers[0].startswith("3 onnxruntime ")
@@ -127,8 +140,12 @@ def test_a_failure_in_the_middle_of_a_run_is_an_error_of_ours(probe: Probe, tmp_
     np.full((2, 1, 2, 2), 100, np.float32).tofile(tmp_path / "inputs")
     words = (bundle, tmp_path / "inputs", tmp_path / "outputs", 2, 1, 2, 2)
     (answer,) = probe("run", *words)
-    assert answer.startswith("E0414 ONNX Runtime failed")
-    assert "Gather" in answer
+    with pytest.raises(InputError) as told:
+        load(bundle)(np.full((2, 1, 2, 2), 100, np.float32))
+    problem, where, why = told.value.lines()
+    assert problem == "E0303 ONNX Runtime cannot run the model"
+    assert answer.startswith(f"{problem}\x1f{where}\x1fwhy: ")
+    assert "Gather" in why and "Gather" in answer
 
 
 def test_labels_and_probabilities_are_those_of_python(

@@ -73,10 +73,29 @@ def test_a_plan_is_told_what_it_needs(asan: Path, planned: Make) -> None:
     assert lines_of(asan / "probe", "load", seal(folder, fixed)) == ["ok tensorrt 10.3.0.26"]
 
 
-def test_one_context_serves_many_threads(tsan: Path, planned: Make, tmp_path: Path) -> None:
-    images(2).tofile(tmp_path / "in")
-    words = ("threads", planned(), tmp_path / "in", "4", "50", "2", "1", "2", "2")
-    assert lines_of(tsan / "probe", *words) == ["0"] * 4
+@pytest.mark.parametrize(("fails", "fewest", "most"), [("", 2, 4), ("context:1", 1, 1)])
+def test_threads_compute_side_by_side_while_there_is_room(
+    tsan: Path,
+    planned: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fails: str,
+    fewest: int,
+    most: int,
+) -> None:
+    monkeypatch.setenv("FAKE_TRT_FAIL", fails)
+    assert fewest <= at_once(tsan / "probe", planned(), tmp_path, monkeypatch) <= most
+
+
+def at_once(
+    program: Path, folder: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, threads: int = 6
+) -> int:
+    """How many calls of threads that share an engine were in TensorRT at the same time."""
+    monkeypatch.setenv("FAKE_TRT_MOST", str(scratch / "most"))
+    images(2).tofile(scratch / "in")
+    words = ("threads", folder, scratch / "in", str(threads), "20", "2", "1", "2", "2")
+    assert lines_of(program, *words) == ["0"] * threads
+    return int((scratch / "most").read_text())
 
 
 @pytest.mark.parametrize("name", [name for name in TENSORRT if name != "10.3"])
@@ -97,6 +116,8 @@ def test_other_versions_run_it_too(
     # Before 10 the library does not tell its last part.
     told = parts if int(parts[0]) > 8 else parts[:3]
     assert lines_of(program, "load", folder) == [f"ok tensorrt {'.'.join(told)}"]
+    if int(parts[0]) < 10:  # where two contexts must not share a profile
+        assert at_once(program, folder, tmp_path, monkeypatch) == 1
 
 
 def test_the_headers_of_nvidia_compile_without_warnings(tmp_path: Path) -> None:

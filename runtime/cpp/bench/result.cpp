@@ -80,22 +80,29 @@ Json json(const Ratio& ratio) {
       {"claim", ratio.claim},     {"method", "paired t interval on log ratios of process medians"}};
 }
 
-std::pair<Row, Json> row_of(const Subject& subject, const Recording& recording) {
-  const auto runs = runs_of(subject.label, recording);
+// With all samples of all processes, in ms.
+std::pair<Row, Numbers> spread_of(const std::string& label,
+                                  const std::vector<const ModelRun*>& runs) {
   Numbers all;
-  Row row{subject.label, {}, {}, {}};
+  Row row{label, {}, {}, {}};
   for (const ModelRun* run : runs) {
     const Numbers ms = in_ms(run->samples.ns);
     all.insert(all.end(), ms.begin(), ms.end());
     const auto cv = coefficient_of_variation(ms);
     if (cv) row.cv = std::max(row.cv.value_or(*cv), *cv);
   }
+  row.cv_processes = coefficient_of_variation(medians(runs));
+  for (const int percent : kPercents) row.percentiles.push_back(percentile(all, percent));
+  return {std::move(row), std::move(all)};
+}
+
+std::pair<Row, Json> row_of(const Subject& subject, const Recording& recording) {
+  const auto runs = runs_of(subject.label, recording);
+  auto [row, all] = spread_of(subject.label, runs);
   const Numbers mine = medians(runs);
-  row.cv_processes = coefficient_of_variation(mine);
   Json percentiles = Json::object();
-  for (const int percent : kPercents) {
-    row.percentiles.push_back(percentile(all, percent));
-    percentiles["p" + std::to_string(percent)] = json(row.percentiles.back());
+  for (const Percentile& each : row.percentiles) {
+    percentiles["p" + std::to_string(each.percent)] = json(each);
   }
   const auto p50 = row.percentiles[0].value;
   const auto seed = static_cast<std::uint64_t>(recording.options.seed);
@@ -212,7 +219,7 @@ Json conditions(const Recording& recording) {
   Numbers floors;
   for (const Run& run : recording.runs) floors.push_back(run.floor_ns);
   all["loop"] = "closed, one stream";
-  all["parts"] = "host to host: an array in, an array out; no decoding, no preprocessing";
+  all["parts"] = "host to host, in C++: an array in, an array out; no decoding, no preprocessing";
   all["fed"] = "seeded noise";
   all["floor_ns"] = median(floors);
   all["load"] = json(recording.load);

@@ -2,7 +2,6 @@
 //   overhead call BUNDLE SECONDS      the median of a call, of both, interleaved; batch 1
 //   overhead first BUNDLE             load a bundle and run its golden sample once more
 //   overhead preprocess BUNDLE IMAGE  the median of 15 images from file to tensor, in ms
-#include <onnxruntime_c_api.h>
 #include <convexport/engine.hpp>
 
 #include <chrono>
@@ -10,6 +9,7 @@
 #include <cstdlib>
 
 #include "meter.hpp"
+#include "ort_library.hpp"
 #include "statistics.hpp"
 
 namespace {
@@ -17,7 +17,7 @@ namespace {
 using convexport::Engine;
 using convexport::bench::Numbers;
 
-const OrtApi& api() { return *OrtGetApiBase()->GetApi(17); }
+const OrtApi& api() { return *convexport::OrtLibrary::get().api; }
 
 void check(OrtStatus* status) {
   if (!status) return;

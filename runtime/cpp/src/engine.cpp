@@ -61,21 +61,42 @@ Engine Engine::load(const std::filesystem::path& bundle, const LoadOptions& opti
   return engine;
 }
 
-Tensor Engine::run(const float* values, const Shape& shape) const {
+void Engine::compute(Span<const float> values, const Shape& shape, const Sink& sink) const {
   require_here();
   if (!manifest_.input.fits(shape)) {
     throw UsageError("E0201", "the input does not fit the model",
                      "expected " + manifest_.input.text() + ", given float32 " + text(shape));
   }
-  return session_->run(values, shape);
+  if (values.size != count(shape)) {
+    throw UsageError("E0201", "the input has another number of values than its shape says",
+                     std::to_string(values.size) + " for " + text(shape));
+  }
+  session_->run(values.data, shape, sink);
 }
 
 Tensor Engine::run(const Tensor& batch) const {
-  if (batch.values.size() != count(batch.shape)) {
-    throw UsageError("E0201", "the input has another number of values than its shape says",
-                     std::to_string(batch.values.size()) + " for " + text(batch.shape));
-  }
-  return run(batch.values.data(), batch.shape);
+  return run({batch.values.data(), batch.values.size()}, batch.shape);
+}
+
+Tensor Engine::run(Span<const float> values, const Shape& shape) const {
+  Tensor logits;
+  compute(values, shape, [&logits](const float* given, const Shape& dims) {
+    logits = {dims, {given, given + count(dims)}};
+  });
+  return logits;
+}
+
+Shape Engine::run(Span<const float> values, const Shape& shape, Span<float> logits) const {
+  Shape written;
+  compute(values, shape, [&](const float* given, const Shape& dims) {
+    if (logits.size != count(dims)) {
+      throw UsageError("E0201", "the memory for the output has another number of values than that",
+                       std::to_string(logits.size) + " for " + text(dims));
+    }
+    std::copy_n(given, logits.size, logits.data);
+    written = dims;
+  });
+  return written;
 }
 
 Classified Engine::classify(const std::filesystem::path& image, std::size_t top) const {

@@ -1,34 +1,16 @@
 // ONNX Runtime behind the Session interface, through its C API, to which releases only add.
-#include <onnxruntime_c_api.h>
-
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 
 #include "cpu.hpp"
 #include "ort_failures.hpp"
+#include "ort_library.hpp"
 #include "session.hpp"
 
 namespace convexport {
 namespace {
 
-// What is called here is in all releases since 1.17, with headers of any release since then.
-constexpr std::uint32_t kApi = 17;
-static_assert(kApi <= ORT_API_VERSION, "the headers of ONNX Runtime are older than 1.17");
-
-const OrtApi& api() {
-  // Official builds since 1.31 write a device id into the home and report to their maker, unless
-  // this is said before the environment is made. Who wants it may set 0.
-  static const OrtApi* const kFound = [] {
-    ::setenv("ORT_DISABLE_TELEMETRY", "1", 0);
-    return OrtGetApiBase()->GetApi(kApi);
-  }();
-  if (!kFound) {
-    throw MachineError("E0401", "loading a bundle needs ONNX Runtime 1.17 or newer",
-                       std::string("found: ") + OrtGetApiBase()->GetVersionString());
-  }
-  return *kFound;
-}
+const OrtApi& api() { return *OrtLibrary::get().api; }
 
 // What went wrong, in ONNX Runtime's own words.
 class Failed : public MachineError {
@@ -139,7 +121,8 @@ class OnnxRuntimeSession final : public Session {
         session_(nullptr, api().ReleaseSession),
         memory_(make(api().CreateCpuMemoryInfo, api().ReleaseMemoryInfo, OrtArenaAllocator,
                      OrtMemTypeDefault)),
-        runtime_(std::string("onnxruntime ") + OrtGetApiBase()->GetVersionString()) {
+        model_(model.string()),
+        runtime_("onnxruntime " + OrtLibrary::get().version) {
     check(api().DisableTelemetryEvents(environment_.get()));
     const auto wanted = session_options(provider, options);
     // By path, so that external data stays confined to the file's own directory.
@@ -158,7 +141,17 @@ class OnnxRuntimeSession final : public Session {
   const TensorSpec& output() const override { return output_; }
   const std::string& runtime() const override { return runtime_; }
 
-  Tensor run(const float* values, const Shape& shape) const override {
+  void run(const float* values, const Shape& shape, const Sink& sink) const override {
+    try {
+      const Owned<OrtValue> output = computed(values, shape);
+      give(output.get(), sink);
+    } catch (const Failed& failed) {
+      throw InputError("E0303", "ONNX Runtime cannot run the model", model_, failed.why());
+    }
+  }
+
+ private:
+  Owned<OrtValue> computed(const float* values, const Shape& shape) const {
     OrtValue* given = nullptr;
     // ONNX Runtime asks for memory that may be written, and does not write inputs.
     check(api().CreateTensorWithDataAsOrtValue(
@@ -169,11 +162,9 @@ class OnnxRuntimeSession final : public Session {
     const OrtValue* inputs = given;
     OrtValue* result = nullptr;
     check(api().Run(session_.get(), nullptr, &taken, &inputs, 1, &wanted, 1, &result));
-    const Owned<OrtValue> output(result, api().ReleaseValue);
-    return copied(result);
+    return {result, api().ReleaseValue};
   }
 
- private:
   template <typename Name, typename Type>
   TensorSpec describe(Name name_of, Type type_of) const {
     OrtAllocator* allocator = nullptr;  // ONNX Runtime's own
@@ -188,25 +179,23 @@ class OnnxRuntimeSession final : public Session {
     return spec_of(type, std::move(name));
   }
 
-  static Tensor copied(OrtValue* value) {
+  static void give(OrtValue* value, const Sink& sink) {
     OrtTensorTypeAndShapeInfo* raw = nullptr;
     check(api().GetTensorTypeAndShape(value, &raw));
     const Owned<OrtTensorTypeAndShapeInfo> info(raw, api().ReleaseTensorTypeAndShapeInfo);
     std::size_t rank = 0;
     check(api().GetDimensionsCount(raw, &rank));
-    Tensor tensor{Shape(rank), {}};
-    check(api().GetDimensions(raw, tensor.shape.data(), rank));
+    Shape shape(rank);
+    check(api().GetDimensions(raw, shape.data(), rank));
     void* data = nullptr;
     check(api().GetTensorMutableData(value, &data));
-    const auto* floats = static_cast<const float*>(data);
-    tensor.values.assign(floats, floats + count(tensor.shape));
-    return tensor;
+    sink(static_cast<const float*>(data), shape);
   }
 
   Owned<OrtEnv> environment_;  // before the session, which needs it until its end
   Owned<OrtSession> session_;
   Owned<OrtMemoryInfo> memory_;
-  std::string runtime_;
+  std::string model_, runtime_;
   TensorSpec input_, output_;
 };
 

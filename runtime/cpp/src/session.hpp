@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -12,6 +13,9 @@ namespace convexport {
 // A loaded model with one input and one output. run may be called by many threads at a time.
 class Session {
  public:
+  // Is shown an output while that is there.
+  using Sink = std::function<void(const float* values, const Shape& shape)>;
+
   Session() = default;
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -22,7 +26,7 @@ class Session {
   // With its version.
   virtual const std::string& runtime() const = 0;
   // One forward pass; the shape was held against the input.
-  virtual Tensor run(const float* values, const Shape& shape) const = 0;
+  virtual void run(const float* values, const Shape& shape, const Sink& sink) const = 0;
 };
 
 // Load a model into ONNX Runtime, onto that provider or none.

@@ -154,6 +154,25 @@ def test_bundles_that_were_measured_apart_keep_their_own_latency(
     assert "each was measured for itself" in page
 
 
+def test_what_cpp_measured_keeps_the_parity_of_the_bundles_report(
+    make_report: Any, tmp_path: Path
+) -> None:
+    report = make_report(ms=(10.0,))
+    (own,) = report["bundles"]
+    alone = {"latency": report["latency"]}  # convexport-bench tells no parity
+    assert of_benchmark([tmp_path / "one"], alone)["bundles"][0]["verification"] == NOT_MEASURED
+    write(document([own], report["latency"]), tmp_path / "one")
+    (found,) = of_benchmark([tmp_path / "one"], alone)["bundles"]
+    assert found["verification"] == own["verification"]
+    own["verification"]["model_sha256"] = "another"
+    write(document([own], report["latency"]), tmp_path / "one")
+    assert of_benchmark([tmp_path / "one"], alone)["bundles"][0]["verification"] == NOT_MEASURED
+    alone["latency"]["subjects"][0]["sha256"] = "another"
+    for given in (alone, {}):
+        with pytest.raises(InputError, match="E0375 the benchmark did not measure one"):
+            of_benchmark([tmp_path / "one"], given)
+
+
 def test_a_broken_report_or_benchmark_is_refused(make_report: Any, tmp_path: Path) -> None:
     report = make_report()
     paths = [tmp_path / name for name in ("one", "two")]

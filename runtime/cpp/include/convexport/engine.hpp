@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -38,8 +39,10 @@ class Engine {
 
   // Logits NxC of a batch as manifest().input says. Throws UsageError E0201: it does not fit.
   Tensor run(const Tensor& batch) const;
-  // The same for values that lie elsewhere.
-  Tensor run(const float* values, const Shape& shape) const;
+  // The same for values that lie elsewhere; and into memory of the caller, which the logits have to
+  // fill, then their shape is what comes back. Throws UsageError E0201: a length does not fit.
+  Tensor run(Span<const float> values, const Shape& shape) const;
+  Shape run(Span<const float> values, const Shape& shape, Span<float> logits) const;
 
   // The most probable labels of an image file, or of pixels. Throws as preprocess and to_tensor do.
   Classified classify(const std::filesystem::path& image, std::size_t top = 5) const;
@@ -61,7 +64,10 @@ class Engine {
   ~Engine();
 
  private:
+  using Sink = std::function<void(const float* values, const Shape& shape)>;
+
   Engine(Manifest manifest, std::vector<std::string> labels, std::unique_ptr<Session> session);
+  void compute(Span<const float> values, const Shape& shape, const Sink& sink) const;
   Classified classify_tensor(Tensor input, std::size_t top) const;
   void require_here() const;
 

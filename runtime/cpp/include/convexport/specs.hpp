@@ -20,6 +20,13 @@ struct Tensor {
   std::vector<float> values;
 };
 
+// Values that belong to the caller, row by row: std::span is younger than C++17.
+template <typename T>
+struct Span {
+  T* data = nullptr;
+  std::size_t size = 0;
+};
+
 // One input or output.
 struct TensorSpec {
   std::string name;
