@@ -1,7 +1,8 @@
 """What the C++ library costs: per call, on disk, at the start, and for an image.
 
-It is built from the package's own sources, in Release. What CMake does not find by itself it is
-told by its variables, CMAKE_PREFIX_PATH and ONNXRUNTIME_ROOT.
+It is built from the package's own sources, in Release. What CMake does not find by itself, such as
+ONNX Runtime's headers, which its wheel lacks, it is told by the environment: CMAKE_PREFIX_PATH and
+ONNXRUNTIME_ROOT.
 """
 
 from __future__ import annotations

@@ -148,6 +148,7 @@ def places() -> list[str]:
         "-DCMAKE_BUILD_TYPE=",
         "-DCMAKE_CXX_FLAGS=-O1 -g1",
         "-DCONVEXPORT_WERROR=ON",
+        "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
         # Where Debian keeps what depends on the architecture.
         f"-DCMAKE_CXX_STANDARD_INCLUDE_DIRECTORIES={packages}/include/{_ARCHITECTURE}",
     ]
