@@ -143,6 +143,7 @@ def _require_known(compared: Any) -> None:
 def _entries(paths: Sequence[Path], compared: Mapping[str, Any]) -> list[Document]:
     """The bundles' entries, each with the verification of its own file."""
     entries = entries_of(paths)
+    latency: Any = compared.get("latency")
     for found, path in zip(entries, paths, strict=True):
         checked = None
         with suppress(*MALFORMED):

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <spawn.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -12,6 +11,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 
@@ -147,7 +147,7 @@ int answer(Json (*job)(const Json& request), const std::string& request) {
 
 std::vector<std::string> drop_variables() {
   std::vector<std::string> dropped;
-  for (char** each = environ; *each; ++each) {
+  for (const char* const* each = environ; *each; ++each) {
     const std::string text = *each;
     for (const char* odd : kOdd) {
       if (text.compare(0, std::strlen(odd), odd) == 0) {

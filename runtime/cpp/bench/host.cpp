@@ -25,7 +25,7 @@ constexpr const char* kFlags[] = {"avx2",     "fma",      "avx512f", "avx512_vnn
 
 // A file's text without zeros and space at its ends; "" where there is none.
 std::string text_of(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
+  const std::ifstream file(path, std::ios::binary);
   std::ostringstream all;
   all << file.rdbuf();
   const std::string text = all.str(), blank("\0\n ", 3);
@@ -56,7 +56,7 @@ std::map<std::string, std::string> cpuinfo(const fs::path& root) {
 
 Json cpu_model(const fs::path& root, std::map<std::string, std::string>& info) {
   if (!info["model name"].empty()) return info["model name"];
-  const std::string board = text_of(root / "proc/device-tree/model");
+  std::string board = text_of(root / "proc/device-tree/model");
   if (!board.empty()) return board;
   if (info["CPU part"].empty()) return nullptr;
   return "ARM implementer " + info["CPU implementer"] + " part " + info["CPU part"];
@@ -66,7 +66,9 @@ Json cpu_model(const fs::path& root, std::map<std::string, std::string>& info) {
 std::int64_t number_after(const std::string& text, const std::string& key) {
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
-    if (line.compare(0, key.size(), key) == 0) return std::atoll(line.c_str() + key.size());
+    if (line.compare(0, key.size(), key) == 0) {
+      return std::strtoll(line.c_str() + key.size(), nullptr, 10);
+    }
   }
   return 0;
 }
@@ -110,8 +112,8 @@ std::optional<double> cpu_quota(const fs::path& root) {
       });
     } else if (controllers.find(",cpu,") != std::string::npos) {
       walk("sys/fs/cgroup/cpu", path, [&](const fs::path& folder) {
-        const double quota = std::atof(text_of(folder / "cpu.cfs_quota_us").c_str());
-        const double period = std::atof(text_of(folder / "cpu.cfs_period_us").c_str());
+        const double quota = std::strtod(text_of(folder / "cpu.cfs_quota_us").c_str(), nullptr);
+        const double period = std::strtod(text_of(folder / "cpu.cfs_period_us").c_str(), nullptr);
         if (quota > 0) take(quota / (period > 0 ? period : 100'000));
       });
     }
@@ -121,7 +123,9 @@ std::optional<double> cpu_quota(const fs::path& root) {
 
 std::int64_t throttles(const fs::path& root) {
   std::int64_t count = 0;
-  const auto add = [&count](const fs::path& file) { count += std::atoll(text_of(file).c_str()); };
+  const auto add = [&count](const fs::path& file) {
+    count += std::strtoll(text_of(file).c_str(), nullptr, 10);
+  };
   each_entry(root / "sys/devices/system/cpu", [&](const fs::path& cpu, const std::string& name) {
     if (numbered(name, "cpu")) add(cpu / "thermal_throttle/core_throttle_count");
   });
@@ -216,8 +220,9 @@ Load load_between(const LoadSnapshot& before, const LoadSnapshot& after) {
   if (!before.total_s || !after.total_s || *after.total_s <= *before.total_s) return load;
   const double total = *after.total_s - *before.total_s;
   load.own = (after.own_s - before.own_s) / total;
-  load.others = std::max(0.0, (*after.busy_s - *before.busy_s) / total - *load.own);
-  load.steal = std::max(0.0, (*after.steal_s - *before.steal_s) / total);
+  load.others =
+      std::max(0.0, (after.busy_s.value_or(0) - before.busy_s.value_or(0)) / total - *load.own);
+  load.steal = std::max(0.0, (after.steal_s.value_or(0) - before.steal_s.value_or(0)) / total);
   return load;
 }
 

@@ -37,6 +37,7 @@ Numbers in_ms(const Nanoseconds& ns) {
 
 std::vector<const ModelRun*> runs_of(const std::string& label, const Recording& recording) {
   std::vector<const ModelRun*> runs;
+  runs.reserve(recording.runs.size());
   for (const Run& run : recording.runs) runs.push_back(&run.models.at(label));
   return runs;
 }
