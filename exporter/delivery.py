@@ -21,6 +21,7 @@ from convexport.runtime.errors import ConvexportError, UsageError
 from convexport.runtime.files import read_json
 from convexport.runtime.sessions import require_runtime
 from convexport.runtime.trt_config import TrtOptions
+from convexport.runtime.trt_layers import require_int8
 
 if TYPE_CHECKING:
     from convexport.exporter.pipeline import Build
@@ -51,12 +52,13 @@ def deliver(build: Build, made: Made, output: Path, key: str) -> BuildResult:
     Raises:
         UsageError: E0291, the graph does not take the batches that were asked for.
         ConvexportError: as ``runtime.trt_child.build_engine``; what the engine gives is not near
-            enough to the reference.
+            enough to the reference; E0502, it is to be INT8 and is not.
     """
     held = tuple(made.facts["flavour"]["fp32_layers"])
     options = _options(build.options, build.target, build.precision, held)
     onnx, engine = made.entrant.model, None
     options = _with_batch(options, build.options.tensorrt, fixed_batch(made.entrant.open()))
+    about = device_facts(options, versions_of(build.target))
     if build.target.device:
         board = build.target.device.partition(":")[0]
         build.events.note(
@@ -64,9 +66,11 @@ def deliver(build: Build, made: Made, output: Path, key: str) -> BuildResult:
         )
     else:
         made, engine = _with_engine(build, made, options)
+        about["tensorrt"]["engine"] = {
+            key: value for key, value in made.facts["engine"].items() if key != "options"
+        }
     parts = build.parts(replace(made, entrant=replace(made.entrant, model=onnx)), key)
-    facts = {**parts.facts, **device_facts(options, versions_of(build.target))}
-    parts = replace(parts, engine=engine, facts=facts)
+    parts = replace(parts, engine=engine, facts={**parts.facts, **about})
     manifest = write_bundle(
         output, parts, build.source, build.target, build.precision, TENSORRT_GRAPHS
     )
@@ -84,10 +88,14 @@ def _with_engine(build: Build, made: Made, options: TrtOptions) -> tuple[Made, P
         return engine_stage(onnx, options, asked.cache_dir, out, lock_timeout=asked.lock_timeout)
 
     engine = build.stage("engine", engine_inputs(onnx, options), produce)
+    if build.precision == "int8":
+        graph = made.facts["flavour"]["precisions"]
+        build.events.note(require_int8(engine.facts["engine"], graph))
     entrant = Entrant(engine.directory / PLAN, build.target, build.precision)
     checked = build.check(entrant, made.fp32, reference, alone=True)
-    graph = [each for each in made.done if each.name != "accuracy"]  # the engine's own replaces it
-    made = Made((*graph, engine, *checked), entrant, made.fp32)
+    # The engine's own accuracy replaces the graph's.
+    done = [each for each in made.done if each.name != "accuracy"]
+    made = Made((*done, engine, *checked), entrant, made.fp32)
     if build.options.bench_seconds:
         made = build.latency({build.precision: entrant}, made)
     return made, engine.directory

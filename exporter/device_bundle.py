@@ -129,7 +129,7 @@ device before; the script below does both, and says whether the result can be tr
    brings, takes minutes, and ends with `PASS`, or with `FAIL` and the reason.
 
 The engine, its log and what was measured are then in `engine/`. An engine that was there before
-stays until a new one has passed. An engine runs on this device, with this TensorRT, alone:
+stays until a new one has passed; of a build that failed the log is in `engine.failed/`. An engine runs on this device, with this TensorRT, alone:
 after an update of JetPack run the script again.
 
 ```python

@@ -104,7 +104,8 @@ def _of_int8(
     # Q/DQ take FP16 from opset 19 on; what an untyped engine may do is looked up in the same graph.
     typed = ir.from_proto(at_opset(original, FLAVOURS["qdq-fp16"]))
     half = half_from_qdq(typed, magnitudes, precisions)
-    kept = [row.node for row in half.report.kept if row.node in precisions]
+    # What is in INT8 is ordered to nothing else, though FP16 could not hold it.
+    kept = [row.node for row in half.report.kept if precisions.get(row.node, "int8") != "int8"]
     if flavour.typed:
         made = ir.to_proto(half.model)
         onnx.checker.check_model(made, full_check=True)

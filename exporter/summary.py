@@ -19,6 +19,7 @@ from convexport.exporter.verify_text import details
 from convexport.exporter.zoo_source import RANDOM_WEIGHTS
 from convexport.runtime.bundle import Manifest
 from convexport.runtime.crops import find
+from convexport.runtime.trt_layers import counts
 from convexport.runtime.trt_plan import ENGINE
 
 
@@ -44,6 +45,8 @@ def as_text(result: BuildResult) -> Any:
         else:
             parts += list(_latency(latency, advise="candidates" not in result.report))
         parts += _fidelity(result.report["bundles"][0])
+        if engine := result.manifest.data.get("tensorrt", {}).get("engine"):
+            parts.append(line(f"engine: {counts(engine['engine'])}"))
         if "candidates" in result.report:
             parts.append(_candidates(result.report["candidates"]))
     if not result.stages:

@@ -44,7 +44,8 @@ def _missing(model: ir.Model, parser: Parser) -> Hits:
 
 def _default(model: ir.Model, parser: Parser) -> Hits:
     for node in of_type(model, "QuantizeLinear"):
-        if given(node, 2) is None and not node.attributes.get_int("output_dtype", 0):
+        kind = node.attributes.get_int("output_dtype", 0)
+        if given(node, 2) is None and kind in (0, ir.DataType.UINT8):
             yield label(node), "QuantizeLinear has no zero point"
 
 

@@ -10,7 +10,7 @@ from convexport.runtime.cuda import cuda, short_of_memory
 from convexport.runtime.errors import ConvexportError, UnsupportedError, UsageError
 from convexport.runtime.trt_config import TrtOptions, configure, create_network, hold_layers
 from convexport.runtime.trt_engine import import_tensorrt, start
-from convexport.runtime.trt_logger import new_logger
+from convexport.runtime.trt_logger import fresh_logger
 
 _SHORT = ("out of memory", "outofmemory", "insufficient workspace", "insufficient memory")
 
@@ -46,7 +46,7 @@ def build_plan(onnx: Path, options: TrtOptions, timing_cache: bytes = b"") -> Bu
     needed = onnx.stat().st_size + ((options.workspace_mib or 0) << 20)
     if needed > free:
         raise short_of_memory("the weights and the workspace do not fit", free, needed)
-    logger = new_logger(trt)
+    logger = fresh_logger(trt)
     builder = start(trt.Builder, logger)
     trt.init_libnvinfer_plugins(logger, "")  # some operators of old parsers are plugins
     network = create_network(trt, builder, options)

@@ -14,7 +14,7 @@ from typing import Any, Dict, Mapping, Optional
 from convexport.runtime.children import run_child
 from convexport.runtime.cuda import cuda, host_memory
 from convexport.runtime.errors import ConvexportError, MachineError, rebuilt
-from convexport.runtime.files import sha256_of, write_atomically
+from convexport.runtime.files import sha256_of, storage_errors, write_atomically
 from convexport.runtime.trt_builder import build_plan
 from convexport.runtime.trt_config import TrtOptions
 from convexport.runtime.trt_engine import import_tensorrt, load_engine, tensors
@@ -111,7 +111,8 @@ def _build(request: Mapping[str, Any], plan: Path) -> Dict[str, Any]:
     start = time.perf_counter()
     made = build_plan(onnx, options, cache.read_bytes() if cache and cache.is_file() else b"")
     seconds = time.perf_counter() - start
-    plan.write_bytes(made.plan)
+    with storage_errors(plan):
+        plan.write_bytes(made.plan)
     if cache and made.timing_cache:
         write_atomically(cache, made.timing_cache)
     gpu = cuda().gpu
@@ -155,7 +156,9 @@ def _killed(error: MachineError, onnx: Path, plan: Path, free: str) -> MachineEr
         f"{onnx.stat().st_size >> 20} MiB, and the workspace",
         why="\n".join((error.why, *log.splitlines()[-_TAIL:])).strip(),
         hint="SIGKILL is the system's answer to a lack of memory: close other programs, add swap, "
-        "or ask for a smaller workspace or batch",
+        "or ask for a smaller workspace or batch"
+        if "SIGKILL" in error.what
+        else f"all that TensorRT said is in {_log_of(plan).name}",
     )
 
 

@@ -6,11 +6,13 @@ Names are looked for, numbers never used. What a version has no name for is refu
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from convexport.runtime.errors import InputError, MachineError, UnsupportedError, UsageError
 from convexport.runtime.trt_versions import bits, generation
 
+# What TensorRT calls a tensor that the parser gave no name.
+_UNNAMED = "(Unnamed Layer*"
 HARDWARE = ("same", "same_compute_capability", "ampere_plus")
 
 
@@ -163,6 +165,9 @@ def configure(trt: Any, builder: Any, options: TrtOptions) -> Any:
 def hold_layers(trt: Any, network: Any, config: Any, names: Tuple[str, ...]) -> None:
     """Keep the layers of some nodes in FP32, what they give too.
 
+    Parsers name one layer of a node after it and leave others without a name, such as the addition
+    of a Gemm's bias: from the named one on all are held, up to the tensor that the file names.
+
     Raises:
         UnsupportedError: E0606, the parser made no layer of that name.
     """
@@ -176,12 +181,27 @@ def hold_layers(trt: Any, network: Any, config: Any, names: Tuple[str, ...]) -> 
             where=", ".join(missing),
             hint="--fp32, or a TensorRT that takes types from the graph",
         )
-    for layer in (each for found in wanted.values() for each in found):
+    inside: Set[str] = set()  # tensors between the layers of one node
+    named = {layer.name for found in wanted.values() for layer in found}
+    for layer in layers:
+        given = {layer.get_input(index).name for index in _present(layer)}
+        out = [layer.get_output(index) for index in range(layer.num_outputs)]
+        if layer.name not in named and (not given & inside or not _floats(trt, out)):
+            continue
+        inside |= {tensor.name for tensor in out if tensor.name.startswith(_UNNAMED)}
         layer.precision = trt.DataType.FLOAT
         for index in range(layer.num_outputs):
             layer.set_output_type(index, trt.DataType.FLOAT)
     if names:
         config.set_flag(_member(trt, "BuilderFlag", "OBEY_PRECISION_CONSTRAINTS"))
+
+
+def _present(layer: Any) -> List[int]:
+    return [index for index in range(layer.num_inputs) if layer.get_input(index) is not None]
+
+
+def _floats(trt: Any, tensors: Sequence[Any]) -> bool:
+    return all(tensor.dtype in (trt.DataType.FLOAT, trt.DataType.HALF) for tensor in tensors)
 
 
 def _own_kernels(trt: Any, config: Any) -> None:

@@ -6,12 +6,14 @@ The engine that stood there before stays until the new one has passed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import statistics
 import sys
 import time
+import traceback
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -19,11 +21,12 @@ from convexport.runtime.board import describe_board
 from convexport.runtime.bundle import SAMPLE_INPUT, Manifest, read_labels, read_manifest
 from convexport.runtime.cuda import cuda, host_memory
 from convexport.runtime.engine import Engine
-from convexport.runtime.errors import ConvexportError, GateError, InputError, MachineError
+from convexport.runtime.errors import ConvexportError, InputError, MachineError, UsageError
 from convexport.runtime.files import json_bytes, new_directory, sha256_of
-from convexport.runtime.trt_child import BuiltEngine, build_engine
+from convexport.runtime.trt_child import build_engine
 from convexport.runtime.trt_config import TrtOptions
 from convexport.runtime.trt_engine import import_tensorrt
+from convexport.runtime.trt_layers import counts, require_int8
 from convexport.runtime.trt_plan import ENGINE
 from convexport.runtime.trt_session import TrtSession
 from convexport.runtime.trt_versions import fits
@@ -31,6 +34,7 @@ from convexport.runtime.trt_versions import fits
 SUMS = "SHA256SUMS"
 TIMING_CACHE = "timing.cache"
 REPORT = "report.json"
+FAILED = "engine.failed"
 
 _WARM_UP = 20
 
@@ -51,6 +55,13 @@ def main(bundle: Path, arguments: Sequence[str]) -> int:
         print("\n".join(error.lines()), file=sys.stderr)
         print(f"FAIL {error.code} {error.what.splitlines()[0]}")
         return error.exit_code
+    except KeyboardInterrupt:
+        print("FAIL interrupted")
+        return 130
+    except Exception as error:  # a bug of ours, or a board that is odder than we thought
+        traceback.print_exc()
+        print(f"FAIL {type(error).__name__}: {error}".splitlines()[0])
+        return 1
     print("PASS")
     return 0
 
@@ -63,26 +74,35 @@ def build_on_device(bundle: Path, *, runs: int = 200, timeout_s: float = 4 * 360
         timeout_s: for the build.
 
     Raises:
-        ConvexportError: nothing was changed.
+        ConvexportError: the engine that was there stays; what was logged lies in ``FAILED``.
     """
+    if runs < 0 or not timeout_s > 0:
+        raise UsageError(
+            "E0206",
+            f"no build can have {runs} runs and {timeout_s:g} seconds",
+            hint="--runs is 0 or more, --timeout above 0",
+        )
     verify_sums(bundle)
     manifest = read_manifest(bundle)
     options = _options(manifest)
     facts = _describe(manifest)
     for name, value in facts.items():
         print(f"{name}: {value}")
-    final = (bundle / ENGINE).parent
-    with new_directory(final) as scratch:
+    final, failed = (bundle / ENGINE).parent, bundle / FAILED
+    with new_directory(final) as scratch, _kept_on_failure(scratch, failed):
         cache = scratch / TIMING_CACHE
         known = [place / TIMING_CACHE for place in (final, bundle)]
         for place in [each for each in known if each.is_file()][:1]:
             shutil.copyfile(str(place), str(cache))
+        if (failed / TIMING_CACHE).is_file():  # it went on from there
+            shutil.copyfile(str(failed / TIMING_CACHE), str(cache))
         print("building the engine; this takes minutes", flush=True)
         plan = scratch / ENGINE.name
         onnx = bundle / manifest.model
         made = build_engine(onnx, plan, options, timing_cache=cache, timeout_s=timeout_s)
-        print(f"layers: {_counts(made)}, built in {made.seconds:.0f} s")
-        _require_int8(manifest, made)
+        print(f"engine: {counts(made.layers)}, built in {made.seconds:.0f} s")
+        if manifest.precision == "int8":
+            print(require_int8(made.layers, manifest.data.get("layers", {})))
         engine = Engine(manifest, read_labels(bundle, manifest), TrtSession(plan))
         error = engine.self_test(bundle)
         print(f"golden sample: off by {error:.2g} of its largest value")
@@ -97,8 +117,24 @@ def build_on_device(bundle: Path, *, runs: int = 200, timeout_s: float = 4 * 360
             "engine": dict(made.layers),
         }
         (scratch / REPORT).write_bytes(json_bytes(report))
+    shutil.rmtree(str(failed), ignore_errors=True)
     if latency:
         print(_latency_line(latency, board))
+
+
+@contextlib.contextmanager
+def _kept_on_failure(scratch: Path, failed: Path) -> Iterator[None]:
+    """Put TensorRT's log and what it measured where a next try, or a person, finds them."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # as on a full disk: the first error is the one to tell
+            failed.mkdir(exist_ok=True)
+            for name in (f"{ENGINE.name}.log", TIMING_CACHE):
+                if (scratch / name).is_file():
+                    shutil.copyfile(str(scratch / name), str(failed / name))
+            print(f"what TensorRT logged and measured is in {failed}", file=sys.stderr)
+        raise
 
 
 def verify_sums(bundle: Path) -> None:
@@ -157,26 +193,6 @@ def _describe(manifest: Manifest) -> Dict[str, Any]:
         "numpy": np.__version__,
         "memory_free": f"{cuda().memory()[0] >> 20} MiB GPU, {host_memory() >> 20} MiB host",
     }
-
-
-def _require_int8(manifest: Manifest, made: BuiltEngine) -> None:
-    counts: Mapping[str, int] = made.layers["counts"]
-    if manifest.precision != "int8" or counts.get("int8"):
-        return
-    if counts.get("not told"):
-        print("INT8 is not confirmed: TensorRT does not tell the layers' types")
-    else:
-        raise GateError(
-            "E0502",
-            "no layer of the engine runs in INT8",
-            where=_counts(made),
-            hint="convexport inspect says what this target makes of the graph",
-        )
-
-
-def _counts(made: BuiltEngine) -> str:
-    counts = ", ".join(f"{count} {kind}" for kind, count in made.layers["counts"].items())
-    return f"{counts or 'none'}, {made.layers['reformats']} reformats"
 
 
 def _latency(engine: Engine, batch: np.ndarray, runs: int) -> Dict[str, Any]:

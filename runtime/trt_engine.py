@@ -10,7 +10,7 @@ from convexport.runtime.errors import InputError, MachineError, UnsupportedError
 from convexport.runtime.optional import require
 from convexport.runtime.specs import TensorSpec
 from convexport.runtime.trt_config import TrtOptions
-from convexport.runtime.trt_logger import new_logger
+from convexport.runtime.trt_logger import fresh_logger
 from convexport.runtime.trt_versions import generation
 
 PROVIDER = "CUDA"
@@ -87,7 +87,7 @@ def load_engine(
         MachineError: E0408, TensorRT cannot start.
         InputError: E0316, TensorRT does not take it for a plan of its own.
     """
-    logger = new_logger(trt)
+    logger = fresh_logger(trt)
     trt.init_libnvinfer_plugins(logger, "")
     runtime = start(trt.Runtime, logger)
     if options.version_compatible:  # it holds code for the CPU too

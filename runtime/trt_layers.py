@@ -6,12 +6,13 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Tuple
 
-from convexport.runtime.errors import InputError
+from convexport.runtime.errors import GateError, InputError
 
 # Words of the inspector, of 8.5 to 11, for the type of a tensor -> ours. The first that occurs.
 _TYPES = (
+    ("uint8", "uint8"),
     ("int8", "int8"),
     ("fp16", "fp16"),
     ("half", "fp16"),
@@ -22,8 +23,14 @@ _TYPES = (
     ("int64", "int64"),
     ("bool", "bool"),
 )
-# Our nodes: the module's path, a slash, the operator.
-_NODE = re.compile(r"([\w.]+)/[A-Z]\w*")
+# Our nodes: the module's path, a slash, the operator. PyTorch's: a slash before each module, whose
+# name repeats that of the one around it where that is a list.
+_NODE = re.compile(r"((?:/[\w.]+)+|[\w.]+)/[A-Z]\w*")
+# A node of that operator, also as older exporters number them.
+_CONVOLUTION = re.compile(r"[\w./]*\bConv(?:Transpose)?(?:_\w+)?(?![\w./])")
+# Of the convolutions that a graph has in INT8, those that an engine has to have in it. TensorRT may
+# find FP16 faster here and there; with less than half there is no sense in calling it INT8.
+_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class EngineLayer:
             not told.
         output: what its first output goes out in, likewise.
         modules: the paths of the PyTorch modules that it came from, in order, each once.
+        convolutions: how many of the graph's it computes.
     """
 
     name: str
@@ -44,6 +52,7 @@ class EngineLayer:
     precision: str
     output: str
     modules: Tuple[str, ...]
+    convolutions: int
 
     @property
     def is_reformat(self) -> bool:
@@ -70,9 +79,13 @@ def read_layers(text: str) -> Tuple[EngineLayer, ...]:
 
 
 def summary(layers: Iterable[EngineLayer]) -> Dict[str, Any]:
-    """The layers as JSON, with counts: by precision, and of reformats."""
+    """The layers as JSON, with counts: by precision, also of convolutions, and of reformats."""
     rows = [(each, each.is_reformat) for each in layers]
+    convolutions: Dict[str, int] = Counter()
+    for each in (each for each, odd in rows if not odd and each.convolutions):
+        convolutions[each.precision or "not told"] += each.convolutions
     return {
+        "convolutions": dict(convolutions),
         "counts": dict(Counter(each.precision or "not told" for each, odd in rows if not odd)),
         "reformats": sum(odd for _, odd in rows),
         "layers": [
@@ -88,18 +101,73 @@ def summary(layers: Iterable[EngineLayer]) -> Dict[str, Any]:
     }
 
 
+def counts(engine: Mapping[str, Any]) -> str:
+    """The layers of a ``summary`` in a line."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in engine["counts"].items())
+    return f"{kinds or 'no'} layers, {engine['reformats']} reformats"
+
+
+def require_int8(engine: Mapping[str, Any], graph: Mapping[str, str]) -> str:
+    """Let no engine pass as INT8 that computes most of its convolutions in something else.
+
+    Args:
+        engine: its ``summary``.
+        graph: the precision of each of the graph's nodes, as far as it is known.
+
+    Returns:
+        A line on it.
+
+    Raises:
+        GateError: E0502, less than half of the convolutions that the graph has in INT8 run in it.
+    """
+    found: Mapping[str, int] = engine["convolutions"]
+    asked = sum(kind == "int8" and bool(_CONVOLUTION.search(name)) for name, kind in graph.items())
+    here, total = found.get("int8", 0), sum(found.values())
+    wanted = min(asked, total) if asked and total else total
+    if total:
+        line = f"{here} of {wanted} convolutions of the engine run in INT8"
+        enough, told = here >= _SHARE * wanted, not found.get("not told")
+    else:
+        line = "no layer of the engine runs in INT8"
+        enough, told = bool(engine["counts"].get("int8")), not engine["counts"].get("not told")
+    if enough:
+        return line if total else "INT8: the engine names no convolutions"
+    if not told:
+        return "INT8 is not confirmed: TensorRT does not tell the layers' types"
+    raise GateError(
+        "E0502",
+        line,
+        where=counts(engine),
+        why="TensorRT took other kernels, or does not see the graph as quantized",
+        hint="--fp16; convexport inspect says what this target makes of the graph",
+    )
+
+
 def _layer(data: Dict[str, Any]) -> EngineLayer:
     name = str(data["Name"])
     # From 8.6 on the nodes are in the metadata too, where fusing cannot garble their names.
-    nodes = _NODE.findall(str(data.get("Metadata", ""))) or _NODE.findall(name)
+    metadata, kind = str(data.get("Metadata", "")), str(data.get("LayerType", ""))
+    nodes = _NODE.findall(metadata) or _NODE.findall(name)
+    convolutions = set(_CONVOLUTION.findall(metadata) or _CONVOLUTION.findall(name))
     taken, given = ([_type(each) for each in data.get(k, [])] for k in ("Inputs", "Outputs"))
     return EngineLayer(
         name=name,
-        kind=str(data.get("LayerType", "")),
+        kind=kind,
         precision="int8" if "int8" in taken else "".join(taken[:1]) or _of_weights(data),
         output="".join(given[:1]),
-        modules=tuple(dict.fromkeys(nodes)),
+        modules=tuple(dict.fromkeys(map(_module, nodes))),
+        convolutions=len(convolutions) or int("conv" in kind.lower()),
     )
+
+
+def _module(path: str) -> str:
+    """``/layer1/layer1.0/conv1`` → ``layer1.0.conv1``."""
+    parts: List[str] = []
+    for part in path.strip("/").split("/"):
+        if parts and part.startswith(f"{parts[-1]}."):
+            parts.pop()
+        parts.append(part)
+    return ".".join(parts)
 
 
 def _of_weights(data: Dict[str, Any]) -> str:

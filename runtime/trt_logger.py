@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any, List
 
@@ -16,11 +17,20 @@ _LEVELS = {
 _KEPT = 20
 
 
-def new_logger(trt: Any) -> Any:
-    """A logger for TensorRT with the lists ``errors`` and ``warnings``: the last of each.
+def fresh_logger(trt: Any) -> Any:
+    """The process's logger for TensorRT, its lists ``errors`` and ``warnings`` empty: they keep the
+    last of each.
 
-    It passes everything on to Python's ``logging``, below ``convexport.tensorrt``.
+    TensorRT keeps a bare pointer to the first logger that it is given: there is one, for good. It
+    passes everything on to Python's ``logging``, below ``convexport.tensorrt``.
     """
+    logger = _logger(trt)
+    logger.errors, logger.warnings = [], []
+    return logger
+
+
+@functools.lru_cache(maxsize=None)
+def _logger(trt: Any) -> Any:
 
     class Logger(trt.ILogger):  # type: ignore[misc]  # the class is only known once it is imported
         def __init__(self) -> None:

@@ -20,6 +20,7 @@ from onnx.reference import ReferenceEvaluator
 from convexport.calibration.placement import TENSORRT
 from convexport.calibration.qdq import half_above, insert_qdq, scale_of
 from convexport.calibration.thresholds import Threshold
+from convexport.exporter import flavour_stage
 from convexport.exporter.cache import StageCache
 from convexport.exporter.data import choose_images
 from convexport.exporter.events import Events
@@ -326,3 +327,17 @@ def test_a_build_for_the_tensorrt_here_needs_one(
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     done = refused(4, "E0401", "build", "lenet5", "--target", "tensorrt")
     assert "pip install 'convexport[tensorrt]'" in done.err
+
+
+def test_what_is_in_int8_is_not_ordered_to_fp32(tmp_path: Path) -> None:
+    """Though FP16 could not hold what it computes: an engine would take the order before Q/DQ."""
+    model, precisions, magnitudes = quantized_net()
+    magnitudes["a"] = 1e5
+    rows = half_from_qdq(model, magnitudes, precisions).report.kept
+    assert precisions["n0"] == "int8" and "n0" in {row.node for row in rows}
+    model.opset_imports[""] = 18
+    ranges = {name: {"min": -each, "max": each} for name, each in magnitudes.items()}
+    onnx.save(ir.to_proto(model), tmp_path / "quantized.onnx")
+    (tmp_path / "calibration.json").write_text(json.dumps({"ranges": ranges}))
+    _, _, kept = flavour_stage._of_int8(tmp_path / "quantized.onnx", PORTABLE, precisions)
+    assert "n0" not in kept

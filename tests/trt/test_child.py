@@ -10,10 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convexport.runtime.errors import ConvexportError, InputError, MachineError, UnsupportedError
+from convexport.runtime.errors import (
+    ConvexportError,
+    GateError,
+    InputError,
+    MachineError,
+    StorageError,
+    UnsupportedError,
+)
 from convexport.runtime.trt_child import build_engine
 from convexport.runtime.trt_config import TrtOptions
-from convexport.runtime.trt_layers import read_layers, summary
+from convexport.runtime.trt_layers import read_layers, require_int8, summary
 from convexport.runtime.trt_plan import read_facts
 from convexport.runtime.trt_session import TrtSession
 from tests.tiny import logits
@@ -53,6 +60,38 @@ LAYERS = [
     },
     "only a name",
 ]
+
+
+@pytest.mark.parametrize(
+    ("name", "modules"),
+    [
+        ("/layer1/layer1.0/conv1/Conv + /layer1/layer1.0/relu/Relu", ("conv1", "relu")),
+        ("/Mixed_5b/branch1x1/conv/Conv", ("Mixed_5b.branch1x1.conv",)),
+    ],
+)
+def test_nodes_of_pytorchs_exporter_name_their_modules(name: str, modules: tuple[str, ...]) -> None:
+    around = "layer1.0." if len(modules) == 2 else ""
+    (layer,) = read_layers(json.dumps({"Layers": [name]}))
+    assert layer.modules == tuple(f"{around}{each}" for each in modules)
+    assert layer.convolutions == 1
+
+
+def convolutions(*kinds: str) -> dict[str, Any]:
+    rows = [{"Name": f"c{n}/Conv", "Inputs": [tensor(kind)]} for n, kind in enumerate(kinds)]
+    rows.append({"Name": "r/Relu", "Inputs": [tensor("UInt8")]})
+    return summary(read_layers(json.dumps({"Layers": rows})))
+
+
+def test_an_int8_engine_has_most_convolutions_in_int8() -> None:
+    floats = {f"c{n}/Conv": "fp16" for n in range(3)}
+    assert "2 of 3 conv" in require_int8(convolutions("Int8", "Int8", "Half"), {})
+    assert "1 of 1 conv" in require_int8(
+        convolutions("Int8", "Half", "Half", "Half"), {**floats, "c0/Conv": "int8"}
+    )
+    assert "not confirmed" in require_int8(convolutions("", ""), {})
+    for odd in (("Half",), ("Int8", "Half", "Half"), ("UInt8",)):
+        with pytest.raises(GateError, match=r"E0502 \d of \d convolutions"):
+            require_int8(convolutions(*odd), {})
 
 
 def test_layers_are_told_with_precisions_and_modules() -> None:
@@ -109,7 +148,24 @@ def test_a_killed_build_says_what_memory_there_was(
         build_engine(onnx_file, tmp_path / "a.plan", TrtOptions(typed=False))
     assert "4096 MiB of the GPU's memory" in caught.value.where
     assert "plugins are there" in caught.value.why  # the end of TensorRT's log
+    assert "SIGKILL" in caught.value.hint
     assert not (tmp_path / "a.plan").exists()
+
+
+def test_a_crash_is_not_called_a_lack_of_memory(
+    tensorrt: Says, onnx_file: Path, tmp_path: Path
+) -> None:
+    tensorrt("8.5", fail=3)  # the double trips over it
+    with pytest.raises(MachineError, match=r"E0412[^\n]*exit code 1") as caught:
+        build_engine(onnx_file, tmp_path / "a.plan", TrtOptions(typed=False))
+    assert "SIGKILL" not in caught.value.hint and "a.plan.log" in caught.value.hint
+
+
+def test_a_full_disk_is_told_as_such(tensorrt: Says, onnx_file: Path, tmp_path: Path) -> None:
+    tensorrt("8.5")
+    (tmp_path / "a.plan").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match="E0801"):
+        build_engine(onnx_file, tmp_path / "a.plan", TrtOptions(typed=False))
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,16 @@ LAYERS = [
         "Outputs": [],
     }
 ]
+FEW = [
+    LAYERS[0],
+    *(
+        {
+            "Name": f"features.{index}/Conv + features.{index}/Relu",
+            "Inputs": [{"Format/Datatype": "Row major linear FP16"}],
+        }
+        for index in range(2)
+    ),
+]
 SAMPLE = np.linspace(-1, 1, 4, dtype=np.float32).reshape(1, 1, 2, 2)
 MANIFEST: dict[str, Any] = {
     **tiny.MANIFEST,
@@ -103,7 +113,8 @@ def test_an_engine_is_built_tested_and_put_in_place(build: Build, bundle: Path) 
     ended = build("--runs", "5")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "PASS"
-    assert "layers: 1 int8, 0 reformats" in ended.stdout
+    assert "engine: 1 int8 layers, 0 reformats" in ended.stdout
+    assert "1 of 1 convolutions of the engine run in INT8" in ended.stdout
     assert "latency: median" in ended.stdout and "5 runs of batch 1" in ended.stdout
     assert "4096 MiB GPU" in ended.stdout
     report = json.loads((bundle / "engine/report.json").read_text())
@@ -139,6 +150,7 @@ def test_what_runs_is_what_travels(build: Build, bundle: Path, tmp_path: Path) -
     [
         ({"off_by": 1.0}, 5, "FAIL E0500 the golden sample's output is off"),
         ({"layers": []}, 5, "FAIL E0502 no layer of the engine runs in INT8"),
+        ({"layers": FEW}, 5, "FAIL E0502 1 of 3 convolutions of the engine run in INT8"),
         ({"version": "10.3"}, 4, "FAIL E0413 the bundle is not for TensorRT 10.3.0.26"),
         ({"fail": "signal 9"}, 4, "FAIL E0412 TensorRT's build did not survive"),
         ({"parser_errors": ["no such operator"]}, 6, "FAIL E0603"),
@@ -154,6 +166,32 @@ def test_the_old_engine_stays_until_the_new_one_has_passed(
     assert text in ended.stdout.splitlines()[-1]
     assert "Traceback" not in ended.stderr
     assert {path.name: path.read_bytes() for path in (bundle / "engine").iterdir()} == before
+
+
+def test_a_failed_build_keeps_its_log_and_what_was_measured(build: Build, bundle: Path) -> None:
+    assert build("--runs", "0", off_by=1.0).returncode == 5
+    kept = {path.name: path.read_bytes() for path in (bundle / "engine.failed").iterdir()}
+    assert b"plugins are there" in kept["model.plan.log"]
+    assert build("--runs", "0").returncode == 0
+    assert len((bundle / "engine/timing.cache").read_bytes()) > len(kept["timing.cache"])
+    assert not (bundle / "engine.failed").exists()
+
+
+@pytest.mark.parametrize("odd", [("--runs", "-1"), ("--timeout", "0"), ("--timeout", "nan")])
+def test_arguments_that_make_no_sense_are_refused_at_once(
+    build: Build, bundle: Path, odd: tuple[str, str]
+) -> None:
+    ended = build(*odd)
+    assert ended.returncode == 2 and ended.stdout.startswith("FAIL E0206")
+    assert not (bundle / "engine").exists()
+
+
+def test_what_nobody_foresaw_ends_with_fail_too(build: Build, bundle: Path) -> None:
+    with (bundle / "lib/convexport/runtime/trt_device.py").open("a") as file:
+        file.write("\ndef describe_board():\n    raise RuntimeError('odd')\n")
+    write_sums(bundle)
+    ended = build()
+    assert (ended.returncode, ended.stdout) == (1, "FAIL RuntimeError: odd\n")
 
 
 def test_a_gpu_without_memory_is_told_first(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:

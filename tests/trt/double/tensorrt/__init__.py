@@ -132,10 +132,10 @@ class IBuilderConfig(_Guarded):
 
 
 class ITensor(_Guarded):
-    """An input of the network."""
+    """An input of the network, or what a layer gives."""
 
-    def __init__(self, name, shape):
-        self.name, self.shape = name, tuple(shape)
+    def __init__(self, name, shape=(), dtype="FLOAT"):
+        self.name, self.shape, self.dtype = name, tuple(shape), DataType[dtype]  # noqa: F821
 
 
 class ILayer(_Guarded):
@@ -143,8 +143,19 @@ class ILayer(_Guarded):
 
     num_outputs = 1
 
-    def __init__(self, name):
+    def __init__(self, name, taken, given, dtype="FLOAT"):
         self.name, self._told = name, []
+        self._taken, self._given = [t and ITensor(t) for t in taken], ITensor(given, (), dtype)
+
+    @property
+    def num_inputs(self):
+        return len(self._taken)
+
+    def get_input(self, index):
+        return self._taken[index]
+
+    def get_output(self, index):
+        return self._given
 
     def set_output_type(self, index, kind):
         self._told.append(kind.name)
@@ -156,7 +167,17 @@ class INetworkDefinition(_Guarded):
     def __init__(self, flags):
         self._flags = flags
         self._inputs = [ITensor("input", _SAYS.get("input", [-1, 1, 2, 2]))]
-        self._layers = [ILayer(name) for name in ("stem/Conv", "head/Softmax")]
+        # As the parsers of 8.5 and 10.1: of a node's layers one has its name.
+        inner = [f"(Unnamed Layer* {index}) [Any]_output" for index in range(6)]
+        self._layers = [
+            ILayer("stem/Conv", ["input"], "stem"),
+            ILayer("head/LogSoftmax", ["stem", None], inner[1]),
+            ILayer("(Unnamed Layer* 2) [Shape]", [inner[1]], inner[2], "INT32"),
+            ILayer("(Unnamed Layer* 3) [Constant]", [], inner[3]),
+            ILayer("(Unnamed Layer* 4) [Unary]", [inner[1]], inner[4]),
+            ILayer("(Unnamed Layer* 5) [Shuffle]", [inner[4], inner[2]], "scores"),
+            ILayer("last/Relu", ["scores"], "logits"),
+        ]
 
     @property
     def num_inputs(self):
