@@ -20,8 +20,9 @@ from convexport.runtime.batches import fixed_batch
 from convexport.runtime.errors import ConvexportError, UsageError
 from convexport.runtime.files import read_json
 from convexport.runtime.sessions import require_runtime
-from convexport.runtime.trt_config import TrtOptions
+from convexport.runtime.trt_config import TrtOptions, require_options
 from convexport.runtime.trt_layers import require_int8
+from convexport.runtime.trt_versions import generations
 
 if TYPE_CHECKING:
     from convexport.exporter.pipeline import Build
@@ -32,12 +33,14 @@ def require_delivery(target: Target, options: BuildOptions) -> None:
 
     Raises:
         MachineError: E0401 or E0404, TensorRT or a GPU is not on this machine, where it is needed.
-        UnsupportedError: E0690, its version is not known.
+        UnsupportedError: E0690, its version is not known; E0602, no version that the target has
+            knows an option.
         UsageError: E0204, what is asked of the engine makes no sense.
     """
     if not target.device:
         require_runtime(target.runtime, target.provider)
-    _options(options, target, options.precision or "fp32", ())
+    asked = _options(options, target, options.precision or "fp32", ())
+    require_options(asked, generations(versions_of(target)))
 
 
 def deliver(build: Build, made: Made, output: Path, key: str) -> BuildResult:
@@ -60,6 +63,8 @@ def deliver(build: Build, made: Made, output: Path, key: str) -> BuildResult:
     options = _with_batch(options, build.options.tensorrt, fixed_batch(made.entrant.open()))
     about = device_facts(options, versions_of(build.target))
     if build.target.device:
+        if only := require_options(options, generations(build.target.tensorrt)):
+            build.events.note(only)
         board = build.target.device.partition(":")[0]
         build.events.note(
             f"no engine is built here: copy the bundle to {board}, run {SCRIPT} there"

@@ -16,6 +16,7 @@ import convexport.runtime
 from convexport.runtime.files import sha256_of
 from convexport.runtime.trt_config import TrtOptions
 from convexport.runtime.trt_device import SUMS, TIMING_CACHE
+from convexport.runtime.trt_versions import generations
 
 SCRIPT = "build_on_device.py"
 README = "ON_DEVICE.md"
@@ -87,6 +88,7 @@ def trtexec_line(manifest: Mapping[str, Any]) -> str:
     profile = [
         f"--{kind}Shapes={side}" for kind, side in zip(("min", "opt", "max"), sides, strict=True)
     ]
+    rows = generations(manifest["tensorrt"]["versions"])
     held = shlex.quote(",".join(f"{name}:fp32" for name in options.fp32_layers))
     words = {
         f"--onnx={manifest['model']}": True,
@@ -98,7 +100,11 @@ def trtexec_line(manifest: Mapping[str, Any]) -> str:
         "--noTF32": not options.tf32,
         f"--memPoolSize=workspace:{options.workspace_mib}": options.workspace_mib is not None,
         f"--builderOptimizationLevel={options.level}": options.level is not None,
-        "--tacticSources=-CUDNN,-CUBLAS,-CUBLAS_LT": options.own_kernels,
+        # Where they are on unless told otherwise; from 10 on they are off.
+        "--tacticSources=-CUDNN,-CUBLAS,-CUBLAS_LT": options.own_kernels
+        and all(row.libraries for row in rows),
+        "--preview=+disableExternalTacticSourcesForCore0805": options.own_kernels
+        and all(row.core_libraries for row in rows),
         "--hardwareCompatibilityLevel=ampere+": options.hardware == "ampere_plus",
         "--hardwareCompatibilityLevel=sameComputeCapability": options.hardware
         == "same_compute_capability",
@@ -129,8 +135,9 @@ device before; the script below does both, and says whether the result can be tr
    brings, takes minutes, and ends with `PASS`, or with `FAIL` and the reason.
 
 The engine, its log and what was measured are then in `engine/`. An engine that was there before
-stays until a new one has passed; of a build that failed the log is in `engine.failed/`. An engine runs on this device, with this TensorRT, alone:
-after an update of JetPack run the script again.
+stays until a new one has passed; of a build that failed the log is in `engine.failed/`.
+An engine runs on this device, with this TensorRT, alone: after an update of JetPack run the script
+again.
 
 ```python
 import sys

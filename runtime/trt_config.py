@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from convexport.runtime.errors import InputError, MachineError, UnsupportedError, UsageError
-from convexport.runtime.trt_versions import bits, generation
+from convexport.runtime.trt_versions import Generation, bits, generation
 
 # What TensorRT calls a tensor that the parser gave no name.
 _UNNAMED = "(Unnamed Layer*"
@@ -100,6 +100,42 @@ class TrtOptions:
                 where=str(data)[:200],
                 hint="build the bundle again",
             ) from error
+
+
+def require_options(options: TrtOptions, rows: Sequence[Generation]) -> str:
+    """Refuse what no version among these can be asked for.
+
+    Returns:
+        What some of them cannot; empty where all can do all.
+
+    Raises:
+        UnsupportedError: E0602, with the names of the options.
+    """
+    lacking = [(row, _lacking(options, row)) for row in rows]
+    if all(names for _, names in lacking):
+        raise UnsupportedError(
+            "E0602",
+            f"TensorRT {_since(rows)} does not know {', '.join(lacking[0][1])}",
+            where="the versions that the target may have",
+            hint="leave it out, or choose another target",
+        )
+    able = [row for row, names in lacking if not names]
+    odd = ", ".join(dict.fromkeys(name for _, names in lacking for name in names))
+    return f"{odd}: known from TensorRT {_since(able)} on, not by older ones" if odd else ""
+
+
+def _since(rows: Sequence[Generation]) -> str:
+    return ", ".join(".".join(map(str, row.since)) for row in rows)
+
+
+def _lacking(options: TrtOptions, row: Generation) -> List[str]:
+    asked = {
+        "--level": options.level is None or row.levels,
+        f"--hardware {options.hardware}": options.hardware in ("same", *row.hardware),
+        "--version-compatible": not options.version_compatible or bool(row.runs_plans_of),
+        "--dla": options.dla is None or row.dla,
+    }
+    return [name for name, possible in asked.items() if not possible]
 
 
 def create_network(trt: Any, builder: Any, options: TrtOptions) -> Any:

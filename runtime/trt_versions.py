@@ -13,6 +13,7 @@ from typing import Any, Tuple
 from convexport.runtime.errors import UnsupportedError
 
 Version = Tuple[int, int]
+_NEVER = 999
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,12 @@ class Generation:
         prefers_graph: whether types from the graph are complete there, or all there is.
         int64: whether INT64 inputs and outputs stay INT64; they became INT32 before.
         dla: whether it drives a DLA at all.
-        runs_plans_of: the majors whose version-compatible plans it runs.
+        runs_plans_of: the majors whose version-compatible plans it runs; where there is none,
+            nor does it build such plans.
+        levels: whether one may say how long the builder searches.
+        hardware: the names of other GPUs that a plan may be for.
+        libraries: whether cuBLAS and cuDNN are sources of kernels that can be left out.
+        core_libraries: whether its core opens them all the same, unless a preview feature is on.
     """
 
     since: Version
@@ -35,18 +41,23 @@ class Generation:
     int64: bool
     dla: bool
     runs_plans_of: Tuple[int, ...]
+    levels: bool
+    hardware: Tuple[str, ...]
+    libraries: bool
+    core_libraries: bool
 
 
+_AMPERE, _BOTH = ("ampere_plus",), ("ampere_plus", "same_compute_capability")
 # Sources: NVIDIA's release notes and support matrices. None of the rows was confirmed by a
 # build on a GPU yet.
 GENERATIONS = (
-    Generation((8, 5), "builder", False, False, True, ()),
-    Generation((8, 6), "builder", False, False, True, (8,)),
-    Generation((10, 0), "either", False, True, True, (8, 10)),
-    Generation((10, 8), "either", False, True, False, (8, 10)),
-    Generation((10, 12), "either", True, True, False, (8, 10)),
-    Generation((11, 0), "graph", True, True, False, (10, 11)),
-    Generation((11, 4), "graph", True, True, True, (10, 11)),
+    Generation((8, 5), "builder", False, False, True, (), False, (), True, True),
+    Generation((8, 6), "builder", False, False, True, (8,), True, _AMPERE, True, True),
+    Generation((10, 0), "either", False, True, True, (8, 10), True, _AMPERE, True, False),
+    Generation((10, 8), "either", False, True, False, (8, 10), True, _AMPERE, True, False),
+    Generation((10, 12), "either", True, True, False, (8, 10), True, _BOTH, True, False),
+    Generation((11, 0), "graph", True, True, False, (10, 11), True, _BOTH, False, False),
+    Generation((11, 4), "graph", True, True, True, (10, 11), True, _BOTH, False, False),
 )
 
 
@@ -84,18 +95,36 @@ def fits(version: str, versions: str) -> bool:
     Raises:
         UnsupportedError: E0601, that says something else.
     """
-    found = _numbers(version)
+    found, (least, end) = _numbers(version), _range(versions)
+    return found >= least and (not end or found < end)
+
+
+def generations(versions: str) -> Tuple[Generation, ...]:
+    """The rows of all versions in a range such as ``>=10.13,<12``.
+
+    Raises:
+        UnsupportedError: E0601, that says something else.
+    """
+    least, end = _range(versions)
+    ends = [row.since for row in GENERATIONS[1:]] + [(_NEVER, 0)]
+    return tuple(
+        row for row, last in zip(GENERATIONS, ends) if last > least and (not end or row.since < end)
+    )
+
+
+def _range(versions: str) -> Tuple[Tuple[int, ...], Tuple[int, ...]]:
+    """The first version, and the first beyond; each empty where there is no bound."""
+    least: Tuple[int, ...] = ()
+    end: Tuple[int, ...] = ()
     for part in versions.split(","):
         bound = _numbers(part.lstrip("<>="))
         if part.startswith(">="):
-            inside = found >= bound
+            least = max(least, bound)
         elif part.startswith("<") and not part.startswith("<="):
-            inside = found < bound
+            end = min(end or bound, bound)
         else:
             raise UnsupportedError("E0601", f"{part!r} is no range of versions")
-        if not inside:
-            return False
-    return True
+    return least, end
 
 
 def bits(trt: Any, enumeration: str, *names: str) -> int:

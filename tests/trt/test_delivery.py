@@ -21,7 +21,9 @@ from convexport.exporter.options import BuildOptions
 from convexport.exporter.pipeline import build
 from convexport.exporter.trt_request import TrtRequest
 from convexport.runtime import cuda
-from convexport.runtime.errors import GateError, MachineError, UsageError
+from convexport.runtime.errors import GateError, MachineError, UnsupportedError, UsageError
+from convexport.runtime.trt_config import TrtOptions, require_options
+from convexport.runtime.trt_versions import generations
 from tests.tiny import WEIGHTS, logits
 
 from .conftest import Says
@@ -67,14 +69,17 @@ def shown(result: Any) -> str:
 def test_on_a_machine_with_tensorrt_the_bundle_has_an_engine(
     tensorrt: Says, net: Path, tmp_path: Path, version: str
 ) -> None:
-    tensorrt(version)
+    tensorrt(version, layers=["a"])
     asked = options(tmp_path, "tensorrt", tensorrt=TrtRequest(batch=(1, 2, 4)))
     result = build(str(net), asked)
     names = [stage.name for stage in result.stages]
     assert names[-3:] == ["flavour", "engine", "target"]
     parity = result.manifest.data["parity"]["target"]
     assert parity["runtime"].startswith("tensorrt ") and set(parity["fp32"]["max_rel"]) >= {"all"}
-    assert result.manifest.data["tensorrt"]["options"]["batch"] == [1, 2, 4]
+    about = result.manifest.data["tensorrt"]
+    assert about["options"]["batch"] == [1, 2, 4]
+    assert about["engine"]["engine"]["counts"] == {"not told": 1}
+    assert "engine: 1 not told layers, 0 reformats" in shown(result)
     engine = convexport.load(result.bundle)
     batch = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 1, 2, 2)
     np.testing.assert_allclose(engine(batch), logits(batch), 1e-6)
@@ -148,6 +153,33 @@ def test_an_engine_that_is_gone_or_of_another_gpu_is_built_again(
         convexport.load(result.bundle)
     build(str(net), options(tmp_path, "tensorrt", force=True))
     convexport.load(result.bundle)
+
+
+@pytest.mark.parametrize(
+    ("target", "more", "name"),
+    [
+        ("jetson-jp5", {"level": 5}, "--level"),
+        ("jetson-jp5", {"version_compatible": True}, "--version-compatible"),
+        ("jetson-jp5", {"hardware": "ampere_plus"}, "--hardware ampere_plus"),
+        ("jetson-jp6", {"hardware": "same_compute_capability"}, "--hardware same_compute"),
+    ],
+)
+def test_what_no_board_of_the_target_knows_is_refused_here(
+    net: Path, tmp_path: Path, target: str, more: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(UnsupportedError, match=f"E0602 TensorRT .*{name}"):
+        build(str(net), options(tmp_path, target, tensorrt=TrtRequest(**more)))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_some_boards_of_the_target_know_is_said() -> None:
+    asked = TrtOptions(typed=True, dla=0)
+    assert require_options(asked, generations(">=10.13,<12")) == (
+        "--dla: known from TensorRT 11.4 on, not by older ones"
+    )
+    assert require_options(asked, generations(">=10.3,<10.4")) == ""
+    with pytest.raises(UnsupportedError, match="E0602"):
+        require_options(asked, generations(">=10.13,<11.4"))
 
 
 def test_what_cannot_be_finished_is_refused_before_the_work(net: Path, tmp_path: Path) -> None:

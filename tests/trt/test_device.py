@@ -229,11 +229,16 @@ def test_a_bundle_without_an_engine_is_told_before_it_is_loaded(
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "versions", "words"),
     [
-        (INT8, {"--fp16", "--int8", "--noTF32", "--maxShapes=input:4x1x2x2"}),
+        (
+            INT8,
+            ">=8.5",
+            {"--fp16", "--int8", "--noTF32", "--maxShapes=input:4x1x2x2"},
+        ),
         (
             TrtOptions(typed=True, workspace_mib=64, level=5, version_compatible=True, refit=True),
+            ">=10.3,<10.4",
             {
                 "--stronglyTyped",
                 "--memPoolSize=workspace:64",
@@ -244,20 +249,30 @@ def test_a_bundle_without_an_engine_is_told_before_it_is_loaded(
         ),
         (
             TrtOptions(typed=False, fp16=True, tf32=True, dla=1, own_kernels=True),
+            ">=8.5.2,<8.6",
             {
                 "--fp16",
                 "--useDLACore=1",
                 "--allowGPUFallback",
                 "--tacticSources=-CUDNN,-CUBLAS,-CUBLAS_LT",
+                "--preview=+disableExternalTacticSourcesForCore0805",
             },
         ),
+        (
+            TrtOptions(typed=False, own_kernels=True),
+            ">=10.3,<10.4",
+            {"--tacticSources=-CUDNN,-CUBLAS,-CUBLAS_LT"},
+        ),
+        (TrtOptions(typed=True, own_kernels=True), ">=10.13,<12", {"--stronglyTyped"}),
     ],
 )
-def test_trtexec_is_told_the_same(options: TrtOptions, words: set[str]) -> None:
-    line = shlex.split(trtexec_line({**MANIFEST, **device_facts(options, ">=8.5")}))
+def test_trtexec_is_told_the_same(options: TrtOptions, versions: str, words: set[str]) -> None:
+    line = shlex.split(trtexec_line({**MANIFEST, **device_facts(options, versions)}))
     assert line[:2] == ["/usr/src/tensorrt/bin/trtexec", "--onnx=model.onnx"]
     flags = {"--stronglyTyped", "--fp16", "--int8", "--noTF32", "--refit", "--versionCompatible"}
     assert words <= set(line)
+    sources = ("--tacticSources", "--preview")
+    assert {word for word in line if word.startswith(sources)} <= words
     assert {word for word in line if word in flags} == words & flags | (
         set() if options.tf32 else {"--noTF32"}
     )

@@ -17,7 +17,14 @@ from packaging.version import Version
 from convexport.runtime.errors import ConvexportError, MachineError, UnsupportedError, UsageError
 from convexport.runtime.trt_builder import BuiltPlan, build_plan
 from convexport.runtime.trt_config import TrtOptions
-from convexport.runtime.trt_versions import GENERATIONS, bits, fits, generation, parse_version
+from convexport.runtime.trt_versions import (
+    GENERATIONS,
+    bits,
+    fits,
+    generation,
+    generations,
+    parse_version,
+)
 
 from .conftest import HERE, VERSIONS, Says
 
@@ -240,6 +247,19 @@ def test_ranges_of_versions(version: str, versions: str, inside: bool) -> None:
     assert (Version(version) in SpecifierSet(versions)) == inside
 
 
+@pytest.mark.parametrize(
+    ("versions", "since"),
+    [
+        (">=8.5.2,<8.6", [(8, 5)]),
+        (">=10.3,<10.4", [(10, 0)]),
+        (">=10.13,<12", [(10, 12), (11, 0), (11, 4)]),
+        (">=8.5,<12,<10.12", [(8, 5), (8, 6), (10, 0), (10, 8)]),
+    ],
+)
+def test_generations_of_a_range(versions: str, since: list[tuple[int, int]]) -> None:
+    assert [row.since for row in generations(versions)] == since
+
+
 def test_old_versions_are_refused_and_rows_are_in_order() -> None:
     with pytest.raises(UnsupportedError, match=r"E0601 TensorRT 8\.4\.1 is too old"):
         generation("8.4.1")
@@ -258,6 +278,12 @@ def test_the_table_agrees_with_the_names(version: str) -> None:
     kinds = {(True, True): "either", (True, False): "graph", (False, True): "builder"}
     assert row.types == kinds[typed, flags]
     assert row.int64 == ("INT64" in names["DataType"])
+    assert row.levels == ("builder_optimization_level" in names["IBuilderConfig"])
+    hardware = {name.lower() for name in names.get("HardwareCompatibilityLevel", ["NONE"])}
+    assert {"none", *row.hardware} == hardware
+    assert row.libraries == ({"CUDNN", "CUBLAS", "CUBLAS_LT"} <= {*names["TacticSource"]})
+    preview = "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"
+    assert row.core_libraries == (preview in names["PreviewFeature"])
     assert bool(row.runs_plans_of) == ("VERSION_COMPATIBLE" in names["BuilderFlag"])
 
 
