@@ -221,7 +221,7 @@ def _here() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
         # Not resolved: that would put this process's own id before it. (Python 3.8 has no other.)
-        namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115
+        namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
         return "0"
     return hashlib.sha256((boot + namespace).encode()).hexdigest()[:8]

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import numpy_helper, parser
+from onnx import TensorProto, numpy_helper, parser
 
 from convexport.exporter.targets import TARGETS
 from convexport.exporter.trt_lint import RULES, Finding, lint
@@ -70,6 +70,13 @@ def test_a_rule_is_silent_for_versions_that_it_is_not_about(rule: str) -> None:
     others = [row for row in PARSERS if not RULES[rule].holds(row)]
     found = lint(ir.from_proto(parsed(trips, opset)), others)
     assert rule not in {each.rule for each in found}
+
+
+@pytest.mark.parametrize(("kind", "odd"), [(0, True), (TensorProto.UINT8, True), (3, False)])
+def test_the_type_that_q_without_a_zero_point_gives(kind: int, odd: bool) -> None:
+    text = f"""(float[N,2] x) => (float[N,2] y) <float s = {{0.1}}> {{
+        q = QuantizeLinear<output_dtype = {kind}> (x, s) y = DequantizeLinear (q, s) }}"""
+    assert ("zero-point-default" in ids(parsed(text, 21), "11.0")) == odd
 
 
 def test_names_that_are_missing_or_shared() -> None:

@@ -1,7 +1,7 @@
 """A bundle is carried to a device and built there: the script itself, with the recording double.
 
-Nothing of this ran on a board. It runs under this Python, and under the oldest that a board has if
-one with numpy is named by ``CONVEXPORT_OLD_PYTHON`` or found as ``python3.8``.
+Nothing of this ran on a board. It runs under this Python, and under the oldest that a board has, if
+one is found (``old_python``).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from tests import tiny
 from tests.tiny import logits
 
 from .conftest import Says, sha256
+from .old_python import old_python
 
 INT8 = TrtOptions(typed=False, fp16=True, int8=True, batch=(1, 1, 4))
 LAYERS = [
@@ -66,14 +67,6 @@ MANIFEST: dict[str, Any] = {
 Build = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def old_python() -> str | None:
-    """An interpreter of a board's age that has numpy."""
-    found = os.environ.get("CONVEXPORT_OLD_PYTHON") or shutil.which("python3.8")
-    if found and subprocess.run([found, "-c", "import numpy"], capture_output=True).returncode == 0:
-        return found
-    return None
-
-
 def write_bundle(folder: Path, manifest: Mapping[str, Any] = MANIFEST) -> Path:
     """A bundle for a device, its parts written by hand."""
     (folder / "sample").mkdir(parents=True)
@@ -94,12 +87,21 @@ def bundle(tmp_path: Path) -> Path:
     return write_bundle(tmp_path / "bundle")
 
 
+@pytest.fixture(scope="session")
+def old(pytestconfig: pytest.Config) -> tuple[str, str]:
+    """A Python 3.8 with numpy, made once and kept in pytest's cache, or why there is none."""
+    assert pytestconfig.cache is not None
+    return old_python(Path(pytestconfig.cache.mkdir("python3.8")))
+
+
 @pytest.fixture(params=["this", "old"])
-def build(request: pytest.FixtureRequest, bundle: Path, tensorrt: Says) -> Build:
+def build(
+    request: pytest.FixtureRequest, bundle: Path, tensorrt: Says, old: tuple[str, str]
+) -> Build:
     """Runs the script as a person would, under this Python and an old one."""
-    python = sys.executable if request.param == "this" else old_python()
-    if python is None:
-        pytest.skip("no python3.8 with numpy here; CONVEXPORT_OLD_PYTHON may name one")
+    python, why = (sys.executable, "") if request.param == "this" else old
+    if not python:
+        pytest.skip(why)
 
     def run(*arguments: str, version: str = "8.5", **says: Any) -> Any:
         tensorrt(version, **{"layers": LAYERS, **says})
