@@ -19,12 +19,13 @@ _GPU_CLOCKS = {"gpu_hz": "cur_freq", "gpu_max_hz": "max_freq", "gpu_governor": "
 
 
 def describe_board() -> Dict[str, str]:
-    """Board, Linux for Tegra, power mode and clocks, as far as they are told here and now."""
+    """Board, Linux for Tegra, JetPack, power mode and clocks, as far as they are told now."""
     facts = {name: _text(_ROOT / path) for name, path in _FILES.items()}
     devices = (path for name in GPUS for path in (_ROOT / "sys/class/devfreq").glob(name))
     for device in sorted(devices):
         facts.update({name: _text(device / file) for name, file in _GPU_CLOCKS.items()})
     facts["power_mode"] = _power_mode()
+    facts["jetpack"] = _jetpack()
     return {name: text for name, text in facts.items() if text}
 
 
@@ -34,6 +35,19 @@ def _text(path: Path) -> Optional[str]:
     except OSError:
         return None
     return text.strip("\0\n ").splitlines()[0] if text.strip("\0\n ") else None
+
+
+def _jetpack() -> Optional[str]:
+    """The version of NVIDIA's package of all packages, where that is installed."""
+    try:
+        blocks = (_ROOT / "var/lib/dpkg/status").read_text(errors="replace").split("\n\n")
+    except OSError:
+        return None
+    for block in blocks:
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+        if fields.get("Package") == "nvidia-jetpack" and "Version" in fields:
+            return fields["Version"]
+    return None
 
 
 def _power_mode() -> Optional[str]:

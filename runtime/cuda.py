@@ -218,14 +218,14 @@ def cuda() -> Cuda:
     return Cuda()
 
 
-def short_of_memory(what: str, free: int, needed: int = 0) -> MachineError:
-    """The error of a GPU without room, with the figures in MiB."""
+def short_of_memory(what: str, free: int, needed: int = 0, *, of: str = "the GPU") -> MachineError:
+    """The error of a GPU, or a host, without room, with the figures in MiB."""
     wants = f"at least {needed >> 20} MiB are needed, " if needed else ""
     return MachineError(
         "E0406",
-        f"the GPU has too little memory: {what}",
+        f"{of} has too little memory: {what}",
         where=f"{wants}{free >> 20} MiB are free",
-        hint="close other programs that use the GPU, or build for a smaller batch or workspace",
+        hint=f"close other programs that use {of}, or build for a smaller batch or workspace",
     )
 
 

@@ -117,7 +117,12 @@ def _same(found: Sequence[TensorSpec], told: TensorSpec) -> bool:
 
 
 def load(
-    bundle: Union[str, Path], *, threads: int = 0, self_test: bool = True, spin: bool = True
+    bundle: Union[str, Path],
+    *,
+    threads: int = 0,
+    self_test: bool = True,
+    spin: bool = True,
+    cuda_graph: bool = False,
 ) -> Engine:
     """Load a bundle: hashes verified, runtime as the manifest says, golden sample run.
 
@@ -128,10 +133,12 @@ def load(
         threads: intra-op threads; 0 lets the runtime choose.
         self_test: run the golden sample once.
         spin: whether ONNX Runtime's idle threads spin between runs.
+        cuda_graph: record TensorRT's launches and replay them: less work for the CPU.
 
     Raises:
         InputError: the bundle is incomplete or was changed.
         MachineError: the runtime, its provider or the CPU's units for it are not there.
+        UsageError: E0207, another runtime than TensorRT is to record.
         UnsupportedError: E0600, the bundle is for a runtime that this version cannot load.
         GateError: E0500, the golden sample's output is not what it was.
     """
@@ -145,6 +152,7 @@ def load(
         precision=manifest.precision,
         threads=threads,
         spin=spin,
+        cuda_graph=cuda_graph,
     )
     told = (manifest.input, manifest.output)
     if not all(map(_same, (session.inputs, session.outputs), told)):

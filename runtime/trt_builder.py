@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Tuple
 
-from convexport.runtime.cuda import cuda, short_of_memory
+from convexport.runtime.cuda import cuda, host_memory, short_of_memory
 from convexport.runtime.errors import ConvexportError, UnsupportedError, UsageError
 from convexport.runtime.trt_config import TrtOptions, configure, create_network, hold_layers
 from convexport.runtime.trt_engine import import_tensorrt, start
@@ -42,10 +42,7 @@ def build_plan(onnx: Path, options: TrtOptions, timing_cache: bytes = b"") -> Bu
         UsageError: E0205, the batch does not fit the graph.
     """
     trt = import_tensorrt("building an engine")
-    free = cuda().memory()[0]
-    needed = onnx.stat().st_size + ((options.workspace_mib or 0) << 20)
-    if needed > free:
-        raise short_of_memory("the weights and the workspace do not fit", free, needed)
+    _require_memory(onnx, options)
     logger = fresh_logger(trt)
     builder = start(trt.Builder, logger)
     trt.init_libnvinfer_plugins(logger, "")  # some operators of old parsers are plugins
@@ -70,6 +67,28 @@ def build_plan(onnx: Path, options: TrtOptions, timing_cache: bytes = b"") -> Bu
         timing_cache=bytes(measured.serialize()) if measured else b"",
         cache_taken=taken and bool(timing_cache),
     )
+
+
+def memory_needed(onnx: Path, options: TrtOptions) -> Tuple[int, int]:
+    """Bytes of the GPU's and of the host's memory without which no build is begun.
+
+    An estimate from below, not measured: on the GPU the weights as they come and as a kernel wants
+    them, and the workspace; on the host the file, what the parser keeps of it, and the plan.
+    """
+    size = onnx.stat().st_size
+    return 2 * size + ((options.workspace_mib or 0) << 20), 3 * size
+
+
+def _require_memory(onnx: Path, options: TrtOptions) -> None:
+    on_gpu, on_host = memory_needed(onnx, options)
+    if cuda().gpu.integrated:  # both are the same memory
+        on_gpu, on_host = on_gpu + on_host, 0
+    free, host = cuda().memory()[0], host_memory()
+    if on_gpu > free:
+        raise short_of_memory("the weights and the workspace do not fit", free, on_gpu)
+    if host and on_host > host:
+        what = "the file, what is read of it and the plan do not fit"
+        raise short_of_memory(what, host, on_host, of="the host")
 
 
 def _add_profile(builder: Any, network: Any, config: Any, batch: Tuple[int, int, int]) -> None:

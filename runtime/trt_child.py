@@ -15,7 +15,7 @@ from convexport.runtime.children import run_child
 from convexport.runtime.cuda import cuda, host_memory
 from convexport.runtime.errors import ConvexportError, MachineError, rebuilt
 from convexport.runtime.files import sha256_of, storage_errors, write_atomically
-from convexport.runtime.trt_builder import build_plan
+from convexport.runtime.trt_builder import build_plan, memory_needed
 from convexport.runtime.trt_config import TrtOptions
 from convexport.runtime.trt_engine import import_tensorrt, load_engine, tensors
 from convexport.runtime.trt_layers import read_layers, summary
@@ -80,7 +80,9 @@ def build_engine(
         if error.code != _CRASHED:
             raise
         free = f"{gpu} MiB of the GPU's memory, {host} MiB of the host's"
-        raise _killed(error, onnx, plan, free) from error
+        least = [size >> 20 for size in memory_needed(onnx, options)]
+        free += f"; needed at least, by estimate: {least[0]} and {least[1]} MiB"
+        raise _killed(error, plan, free) from error
     answer = json.loads(stdout)
     if "error" in answer:
         raise rebuilt(answer["error"])
@@ -147,13 +149,12 @@ def _inspected(trt: Any, engine: Any, options: TrtOptions) -> str:
     return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
-def _killed(error: MachineError, onnx: Path, plan: Path, free: str) -> MachineError:
+def _killed(error: MachineError, plan: Path, free: str) -> MachineError:
     log = _log_of(plan).read_text(errors="replace") if _log_of(plan).is_file() else ""
     return MachineError(
         "E0412",
         f"TensorRT's build did not survive: {error.what}",
-        where=f"free before it: {free}; needed: several times the model's "
-        f"{onnx.stat().st_size >> 20} MiB, and the workspace",
+        where=f"free before it: {free}",
         why="\n".join((error.why, *log.splitlines()[-_TAIL:])).strip(),
         hint="SIGKILL is the system's answer to a lack of memory: close other programs, add swap, "
         "or ask for a smaller workspace or batch"

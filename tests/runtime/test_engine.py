@@ -12,7 +12,13 @@ import pytest
 from PIL import Image
 
 from convexport.runtime.engine import load
-from convexport.runtime.errors import GateError, InputError, MachineError, UnsupportedError
+from convexport.runtime.errors import (
+    GateError,
+    InputError,
+    MachineError,
+    UnsupportedError,
+    UsageError,
+)
 
 Seal = Callable[..., Path]
 Expected = Callable[[np.ndarray], np.ndarray]
@@ -24,6 +30,11 @@ def test_a_sound_bundle_gives_the_nets_logits(bundle: Path, expected: Expected) 
     np.testing.assert_allclose(engine(batch), expected(batch), rtol=1e-5, atol=1e-5)
     assert engine.labels == ("ant", "bee", "cat")
     assert engine.manifest.data["something_new"]
+
+
+def test_only_tensorrt_records_its_launches(bundle: Path) -> None:
+    with pytest.raises(UsageError, match="E0207 onnxruntime records no launches"):
+        load(bundle, cuda_graph=True)
 
 
 def test_classify_gives_probabilities_of_the_best(

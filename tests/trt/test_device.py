@@ -287,6 +287,8 @@ def test_a_board_is_described_as_far_as_it_says(
         "proc/device-tree/model": "NVIDIA Orin Nano\0",
         "etc/nv_tegra_release": "# R35 (release), REVISION: 4.1\nmore",
         "sys/class/devfreq/17000000.gpu/cur_freq": "624750000\n",
+        "var/lib/dpkg/status": "Package: a\nVersion: 1\n\nPackage: nvidia-jetpack\n"
+        "Status: install ok installed\nVersion: 5.1.2-b104\nDescription: NVIDIA\n more: text\n",
         "bin/nvpmodel": "#!/bin/sh\necho 'NV Power Mode: 15W'\necho 0\n",
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -298,5 +300,6 @@ def test_a_board_is_described_as_far_as_it_says(
         "board": "NVIDIA Orin Nano",
         "l4t": "# R35 (release), REVISION: 4.1",
         "gpu_hz": "624750000",
+        "jetpack": "5.1.2-b104",
         "power_mode": "15W",
     }

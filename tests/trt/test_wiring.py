@@ -14,8 +14,9 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from convexport.runtime import trt_builder
 from convexport.runtime.errors import ConvexportError, MachineError, UnsupportedError, UsageError
-from convexport.runtime.trt_builder import BuiltPlan, build_plan
+from convexport.runtime.trt_builder import BuiltPlan, build_plan, memory_needed
 from convexport.runtime.trt_config import TrtOptions
 from convexport.runtime.trt_versions import (
     GENERATIONS,
@@ -175,6 +176,12 @@ def test_a_build_without_memory_says_how_much_there_is(
     monkeypatch.setenv("FAKE_CUDA_FREE_MIB", "100")
     with pytest.raises(MachineError, match="at least 101 MiB are needed, 100 MiB are free"):
         build_plan(onnx_file, TrtOptions(typed=False, workspace_mib=101))
+    monkeypatch.setattr(trt_builder, "host_memory", lambda: 1 << 20)
+    with onnx_file.open("r+b") as file:
+        file.truncate(1 << 20)
+    assert memory_needed(onnx_file, TrtOptions(typed=False)) == (2 << 20, 3 << 20)
+    with pytest.raises(MachineError, match=r"E0406 the host has[\s\S]*at least 3 MiB"):
+        build_plan(onnx_file, TrtOptions(typed=False))
 
 
 @pytest.mark.parametrize(
