@@ -9,10 +9,20 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_ulonglong, c_void_p
+from ctypes import (
+    POINTER,
+    c_char_p,
+    c_float,
+    c_int,
+    c_size_t,
+    c_uint,
+    c_uint64,
+    c_ulonglong,
+    c_void_p,
+)
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Tuple
+from typing import Any, Callable, List, Tuple
 
 from convexport.runtime.errors import MachineError
 
@@ -41,6 +51,11 @@ _SIGNATURES = {
     "cuGraphLaunch": (c_void_p, c_void_p),
     "cuGraphExecDestroy": (c_void_p,),
     "cuGraphDestroy": (c_void_p,),
+    "cuEventCreate": (POINTER(c_void_p), c_uint),
+    "cuEventRecord": (c_void_p, c_void_p),
+    "cuEventSynchronize": (c_void_p,),
+    "cuEventElapsedTime": (POINTER(c_float), c_void_p, c_void_p),
+    "cuEventDestroy_v2": (c_void_p,),
     "cuGetErrorName": (c_int, POINTER(c_char_p)),
     "cuGetErrorString": (c_int, POINTER(c_char_p)),
 }
@@ -141,6 +156,21 @@ class Cuda:
     def destroy_stream(self, stream: int) -> None:
         """Give a stream back."""
         self._call("cuStreamDestroy_v2", stream)
+
+    def timed(self, stream: int, work: Callable[[], object]) -> float:
+        """Milliseconds that the GPU takes for what ``work`` puts into the stream."""
+        events: List[int] = []
+        try:
+            for before in (True, False):
+                events.append(int(self._out(c_void_p, "cuEventCreate", 0) or 0))
+                if not before:
+                    work()
+                self._call("cuEventRecord", events[-1], stream)
+            self._call("cuEventSynchronize", events[1])
+            return float(self._out(c_float, "cuEventElapsedTime", *events))
+        finally:
+            for event in events:
+                self._call("cuEventDestroy_v2", event)
 
     def begin_capture(self, stream: int) -> None:
         """From here on what goes into the stream is recorded, not run."""

@@ -78,6 +78,19 @@ def test_it_runs_every_batch_of_its_profile(plan: Make, version: str, cuda_graph
         np.testing.assert_allclose(session.run({"input": batch})["logits"], logits(batch), 1e-6)
 
 
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_events_tell_what_the_gpu_takes(plan: Make, library: Path, cuda_graph: bool) -> None:
+    session, batch = TrtSession(plan(), cuda_graph=cuda_graph), images(2)
+    live = ctypes.c_int.in_dll(ctypes.CDLL(str(library)), "live")
+    before = live.value
+    assert session.compute_ms(2, 3) == [1.0] * 3  # the double's clock
+    assert live.value == before
+    for _ in range(3):  # what was set for it does not stay
+        np.testing.assert_allclose(session.run({"input": batch})["logits"], logits(batch), 1e-6)
+    with pytest.raises(UsageError, match="E0203"):
+        session.compute_ms(9, 1)
+
+
 def test_the_door_to_all_runtimes_opens_it(plan: Make) -> None:
     session = open_session(plan("8.5"), runtime="tensorrt", provider="CUDA")
     assert (session.runtime, session.provider) == ("tensorrt 8.5.3.1", "CUDA")
