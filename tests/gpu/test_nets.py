@@ -13,6 +13,7 @@ from convexport.runtime.trt_config import TrtOptions
 from convexport.runtime.trt_device import verify_sums
 
 from .nets import KINDS, expected, images, write_bundle, write_net
+from .small import FORMS, batch_for, write_form
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -23,6 +24,23 @@ def test_the_reference_agrees_with_onnx_runtime(tmp_path: Path, kind: str) -> No
     given = OrtSession(path, optimize=False).run({"input": batch})["logits"]
     tolerance = 1e-2 if kind == "fp16" else 1e-5
     assert np.abs(given - wanted).max() < tolerance * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_is_the_graph_that_it_is_called(tmp_path: Path, form: str) -> None:
+    path, batch = write_form(tmp_path / "net.onnx", form), batch_for(form, 2)
+    wanted = expected(path, batch)
+    given = OrtSession(path, optimize=False).run({"input": batch})["logits"]
+    assert np.abs(given - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+
+def test_stored_weights_are_those_that_q_gives(tmp_path: Path) -> None:
+    both = [form for form in FORMS if "weights" in form]
+    batch = batch_for(both[0], 2)
+    one, other = (
+        expected(write_form(tmp_path / f"{n}.onnx", f), batch) for n, f in enumerate(both)
+    )
+    np.testing.assert_array_equal(one, other)
 
 
 def test_int8_moves_the_logits_but_little(tmp_path: Path) -> None:

@@ -23,11 +23,13 @@ from convexport.runtime.files import sha256_of
 from convexport.runtime.trt_child import BuiltEngine, build_engine
 from convexport.runtime.trt_config import TrtOptions
 from convexport.runtime.trt_engine import require_gpu
+from convexport.runtime.trt_layers import counts, require_int8
 from convexport.runtime.trt_plan import facts_file
 from convexport.runtime.trt_session import TrtSession
 from convexport.runtime.trt_versions import generation
 
 from .nets import KINDS, TOLERANCE, expected, images, write_bundle, write_net
+from .small import FORMS, batch_for, write_form
 
 pytestmark = pytest.mark.gpu
 
@@ -68,13 +70,32 @@ def test_an_engine_gives_what_the_graph_says(
         given = session.run({"input": batch})["logits"].astype(np.float32)
         wanted = expected(tmp_path / f"{kind}.onnx", batch)
         assert np.abs(given - wanted).max() <= TOLERANCE[kind] * np.abs(wanted).max()
-    counts = made.layers["counts"]
-    assert counts.get("not told", 0) == 0, made.layers
+    kinds = made.layers["counts"]
+    assert kinds.get("not told", 0) == 0, made.layers
     if kind == "int8":
         layers = [each for each in made.layers["layers"] if each["precision"] == "int8"]
         assert {"conv1", "conv2"} <= {module for each in layers for module in each["modules"]}
     else:
-        assert not counts.get("int8")
+        assert not kinds.get("int8")
+
+
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_q_dq_run_in_int8(
+    trt: Any, tmp_path: Path, form: str, typed: bool, record_property: Any
+) -> None:
+    """Which of them are taken, and with how many reformats, is what nobody could look up."""
+    onnx_file, plan = write_form(tmp_path / "net.onnx", form), tmp_path / "model.plan"
+    made = build_engine(onnx_file, plan, options(trt, "int8", typed=typed))
+    record_property("layers", counts(made.layers))
+    session = TrtSession(plan)
+    kept = generation(trt.__version__).int64
+    kind = ("int64" if kept else "int32") if form == "INT64 input" else "float32"
+    assert session.inputs[0].dtype == kind
+    batch = batch_for(form, 3)
+    given, wanted = session.run({"input": batch.astype(kind)})["logits"], expected(onnx_file, batch)
+    assert np.abs(given - wanted).max() <= TOLERANCE["int8"] * np.abs(wanted).max()
+    assert "convolutions of the engine run in INT8" in require_int8(made.layers, {})
 
 
 def test_a_recorded_pass_gives_the_same_bits(trt: Any, tmp_path: Path) -> None:

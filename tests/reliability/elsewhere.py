@@ -78,6 +78,12 @@ ELSEWHERE = (
         "architectures/test_download.py::test_another_file_than_published_is_refused",
     ),
     Proof(
+        29,
+        "--int8 without calibration images",
+        "0: stand-ins, which is said, and in the bundle",
+        "exporter/test_bad_images.py::test_the_stand_in_is_said_to_be_one",
+    ),
+    Proof(
         30,
         "calibration images that are test images",
         "said, and in the report",
@@ -172,6 +178,18 @@ ELSEWHERE = (
         "an engine without the file beside it",
         "3",
         "trt/test_session.py::test_a_plan_that_nothing_is_known_of_is_refused",
+    ),
+    Proof(
+        40,
+        "an engine that TensorRT did not build in INT8",
+        "5, `E0502`: less than half of the convolutions",
+        "trt/test_child.py::test_an_int8_engine_has_most_convolutions_in_int8",
+    ),
+    Proof(
+        40,
+        "an option that no TensorRT of the target knows",
+        "6, `E0602`, before the build",
+        "trt/test_delivery.py::test_what_no_board_of_the_target_knows_is_refused_here",
     ),
     Proof(
         43,
