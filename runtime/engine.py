@@ -116,6 +116,17 @@ def _same(found: Sequence[TensorSpec], told: TensorSpec) -> bool:
     return len(found) == 1 and len(kinds) == 1
 
 
+def _require_told(manifest: Manifest, session: Session, model: Path) -> None:
+    told = (manifest.input, manifest.output)
+    if not all(map(_same, (session.inputs, session.outputs), told)):
+        raise InputError(
+            "E0315",
+            "the model does not take and give what the manifest says",
+            where=str(model),
+            hint="build the bundle again",
+        )
+
+
 def load(
     bundle: Union[str, Path],
     *,
@@ -154,14 +165,7 @@ def load(
         spin=spin,
         cuda_graph=cuda_graph,
     )
-    told = (manifest.input, manifest.output)
-    if not all(map(_same, (session.inputs, session.outputs), told)):
-        raise InputError(
-            "E0315",
-            "the model does not take and give what the manifest says",
-            where=str(directory / manifest.model),
-            hint="build the bundle again",
-        )
+    _require_told(manifest, session, directory / manifest.model)
     _compare_units(manifest)
     engine = Engine(manifest, read_labels(directory, manifest), session)
     if self_test:

@@ -76,12 +76,7 @@ def build_on_device(bundle: Path, *, runs: int = 200, timeout_s: float = 4 * 360
     Raises:
         ConvexportError: the engine that was there stays; what was logged lies in ``FAILED``.
     """
-    if runs < 0 or not timeout_s > 0:
-        raise UsageError(
-            "E0206",
-            f"no build can have {runs} runs and {timeout_s:g} seconds",
-            hint="--runs is 0 or more, --timeout above 0",
-        )
+    _require_sense(runs, timeout_s)
     verify_sums(bundle)
     manifest = read_manifest(bundle)
     options = _options(manifest)
@@ -104,22 +99,30 @@ def build_on_device(bundle: Path, *, runs: int = 200, timeout_s: float = 4 * 360
         if manifest.precision == "int8":
             print(require_int8(made.layers, manifest.data.get("layers", {})))
         engine = Engine(manifest, read_labels(bundle, manifest), TrtSession(plan))
-        error = engine.self_test(bundle)
-        print(f"golden sample: off by {error:.2g} of its largest value")
-        latency = _latency(engine, np.load(str(bundle / SAMPLE_INPUT)), runs) if runs else {}
-        board = describe_board()  # again: clocks rise under load
-        report = {
-            "device": facts,
-            "golden_error": error,
-            "latency_ms": latency,
-            "board_after": board,
-            "build_seconds": made.seconds,
-            "engine": dict(made.layers),
-        }
-        (scratch / REPORT).write_bytes(json_bytes(report))
+        tested = _tested(engine, bundle, runs)
+        report = {**tested, "device": facts, "build_seconds": made.seconds}
+        (scratch / REPORT).write_bytes(json_bytes({**report, "engine": dict(made.layers)}))
     shutil.rmtree(str(failed), ignore_errors=True)
-    if latency:
-        print(_latency_line(latency, board))
+    if runs:
+        print(_latency_line(tested["latency_ms"], tested["board_after"]))
+
+
+def _require_sense(runs: int, timeout_s: float) -> None:
+    if runs < 0 or not 0 < timeout_s < float("inf"):
+        raise UsageError(
+            "E0206",
+            f"no build can have {runs} runs and {timeout_s:g} seconds",
+            hint="--runs is 0 or more, --timeout above 0",
+        )
+
+
+def _tested(engine: Engine, bundle: Path, runs: int) -> Dict[str, Any]:
+    """The golden sample's error and the latency, for the report."""
+    error = engine.self_test(bundle)
+    print(f"golden sample: off by {error:.2g} of its largest value")
+    latency = _latency(engine, np.load(str(bundle / SAMPLE_INPUT)), runs) if runs else {}
+    board = describe_board()  # again: clocks rise under load
+    return {"golden_error": error, "latency_ms": latency, "board_after": board}
 
 
 @contextlib.contextmanager
