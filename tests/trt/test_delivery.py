@@ -100,6 +100,22 @@ def test_an_engine_that_computes_something_else_is_no_bundle(
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize(("kind", "passes"), [("Half", False), ("Int8", True)])
+def test_an_engine_that_is_not_int8_is_no_int8_bundle(
+    tensorrt: Says, net: Path, tmp_path: Path, kind: str, passes: bool
+) -> None:
+    """Though its answers are near enough: FP16's always are."""
+    tensorrt("8.5", layers=[{"Name": "c/Conv", "Inputs": [{"Format/Datatype": kind}]}])
+    asked = options(tmp_path, "tensorrt", precision="int8")
+    if passes:
+        about = build(str(net), asked).manifest.data["tensorrt"]["engine"]["engine"]
+        assert about["convolutions"] == {"int8": 1}
+    else:
+        with pytest.raises(GateError, match="E0502 0 of 1 convolutions"):
+            build(str(net), asked)
+        assert not (tmp_path / "bundle").exists()
+
+
 def test_a_device_builds_its_own(tensorrt: Says, net: Path, tmp_path: Path) -> None:
     asked = options(tmp_path, "jetson-jp5", tensorrt=TrtRequest(batch=(1, 1, 2), workspace_mib=64))
     result = build(str(net), asked)
