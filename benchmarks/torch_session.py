@@ -87,4 +87,4 @@ def require_torch(runtime: str) -> Any:
             why="it writes C++ and compiles it here",
             hint="apt install g++, or --against torch",
         )
-    return require("torch", extra="cpu", purpose="running the net in PyTorch")
+    return require("torch", extra="export", purpose="running the net in PyTorch")

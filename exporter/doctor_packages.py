@@ -15,18 +15,18 @@ from packaging.version import Version
 
 State = Literal["ok", "missing", "problem"]
 
-# Package -> (the least version that is taken, the extra that brings it, what needs it).
+# Package -> (the least version that is taken, what needs it).
 _PACKAGES = {
-    "numpy": ("1.26", "cpu", "everything"),
-    "pillow": ("10.3", "cpu", "decoding images"),
-    "torch": ("2.10", "cpu", "building from PyTorch"),
-    "onnx": ("1.21", "cpu", "building"),
-    "onnx-ir": ("0.2", "cpu", "building"),
-    "onnxscript": ("0.6", "cpu", "exporting modules"),
-    "onnxsim": ("0.6", "cpu", "simplifying"),
-    "onnxslim": ("0.1.90", "cpu", "simplifying what onnxsim cannot"),
-    "safetensors": ("0.5", "cpu", "loading checkpoints"),
-    "scikit-learn": ("1.4", "cpu", "the digits and the stand-in photographs"),
+    "numpy": ("1.26", "everything"),
+    "pillow": ("10.3", "decoding images"),
+    "torch": ("2.10", "building from PyTorch"),
+    "onnx": ("1.21", "building"),
+    "onnx-ir": ("0.2", "building"),
+    "onnxscript": ("0.6", "exporting modules"),
+    "onnxsim": ("0.6", "simplifying"),
+    "onnxslim": ("0.1.90", "simplifying what onnxsim cannot"),
+    "safetensors": ("0.5", "loading checkpoints"),
+    "scikit-learn": ("1.4", "the digits and the stand-in photographs"),
 }
 # What a file can do to versions before the least one.
 _HOLES = {
@@ -53,15 +53,15 @@ class Finding:
 
 def packages() -> Iterator[Finding]:
     """Those of the main job, with the least version of each."""
-    for name, (least, extra, purpose) in _PACKAGES.items():
+    for name, (least, purpose) in _PACKAGES.items():
         version = version_of(name)
-        fix = f"pip install 'convexport[{extra}]'"
+        fix = f"pip install '{name}>={least}'"
         if version is None:
             yield Finding(name, "problem", f"not installed; for {purpose}", fix)
         elif Version(version) < Version(least):
             detail = f"{version}, older than {least}"
             hole = f": {_HOLES[name]}" if name in _HOLES else ""
-            yield Finding(name, "problem", detail + hole, f"pip install '{name}>={least}'")
+            yield Finding(name, "problem", detail + hole, fix)
         else:
             yield Finding(name, "ok", version)
 

@@ -42,7 +42,7 @@ def read_onnx(path: Path, *, run: bool = False) -> onnx.ModelProto:
     """
     _sniff(path)
     read_in_a_child(path, run=run)
-    model: onnx.ModelProto = require("onnx", extra="cpu", purpose="reading ONNX").load(path)
+    model: onnx.ModelProto = require("onnx", extra="export", purpose="reading ONNX").load(path)
     return model
 
 
@@ -53,7 +53,7 @@ def check(path: Path) -> None:
         ConvexportError: as ``read_onnx``.
         MemoryError: the file takes more than there is.
     """
-    library = require("onnx", extra="cpu", purpose="reading an ONNX file")
+    library = require("onnx", extra="export", purpose="reading an ONNX file")
     try:
         model: onnx.ModelProto = library.load(path, load_external_data=False)
     except MemoryError:
@@ -77,7 +77,7 @@ def check(path: Path) -> None:
 
 def content_digest(path: Path) -> str:
     """The hash of a model's file, and of the files that hold its external data."""
-    onnx = require("onnx", extra="cpu", purpose="reading an ONNX file")
+    onnx = require("onnx", extra="export", purpose="reading an ONNX file")
     model = onnx.load(path, load_external_data=False)
     places = {entry["location"] for _, entry in external_tensors(model)}
     if not places:
@@ -92,7 +92,7 @@ def require_finite(model: onnx.ModelProto, where: str) -> None:
     Raises:
         InputError: E0385, with their names and counts; E0384, one is no array.
     """
-    numpy_helper = require("onnx.numpy_helper", extra="cpu", purpose="reading weights")
+    numpy_helper = require("onnx.numpy_helper", extra="export", purpose="reading weights")
     bad = {}
     for tensor in model.graph.initializer:
         try:
@@ -133,7 +133,7 @@ def _sniff(path: Path) -> None:
 
 
 def _require_known(path: Path, model: onnx.ModelProto) -> None:
-    onnx = require("onnx", extra="cpu", purpose="reading an ONNX file")
+    onnx = require("onnx", extra="export", purpose="reading an ONNX file")
     opset = next((entry.version for entry in model.opset_import if not entry.domain), None)
     if opset is None:
         raise _unreadable(path, "is cut or corrupt", "it does not say which opset it needs")

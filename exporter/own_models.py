@@ -111,7 +111,7 @@ def _own(name: str, module: torch.nn.Module, options: BuildOptions, origin: str)
 
 def _call_factory(model: str) -> torch.nn.Module:
     """Import ``package.module:factory`` from the current directory or the environment."""
-    nn = require("torch.nn", extra="cpu", purpose="building a module")
+    nn = require("torch.nn", extra="export", purpose="building a module")
     path, _, attribute = model.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -150,7 +150,7 @@ def _state_digest(module: torch.nn.Module, origin: str, answer: torch.Tensor) ->
 
 
 def _bytes_of(tensor: torch.Tensor) -> bytes:
-    torch = require("torch", extra="cpu", purpose="building a module")
+    torch = require("torch", extra="export", purpose="building a module")
     # numpy knows no bfloat16: the bytes as they lie in memory.
     raw: bytes = tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
     return raw
@@ -163,7 +163,7 @@ def _answer(module: torch.nn.Module, shape: tuple[int, int, int]) -> torch.Tenso
         InputError: E0392, it does not run on them, or not twice alike; E0393, it does not give
             logits (batch, classes) in float32.
     """
-    library = require("torch", extra="cpu", purpose="building a module")
+    library = require("torch", extra="export", purpose="building a module")
     noise = library.randn(2, *shape, generator=library.Generator().manual_seed(0))
     try:
         with library.no_grad():

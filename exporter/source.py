@@ -59,13 +59,13 @@ def source_from_torch(*, load: Callable[[], torch.nn.Module], **fields: Any) -> 
     """A source whose reference and export are those of the module that ``load`` gives."""
 
     def export(opset: int, metadata: dict[str, str]) -> onnx.ModelProto:
-        ir = require("onnx_ir", extra="cpu", purpose="exporting a module")
+        ir = require("onnx_ir", extra="export", purpose="exporting a module")
         model = onnx_from_module(load(), fields["shape"], opset=opset, metadata=metadata)
         proto: onnx.ModelProto = ir.to_proto(model)
         return proto
 
     def reference(batch: Batch) -> Batch:
-        torch = require("torch", extra="cpu", purpose="running the reference")
+        torch = require("torch", extra="export", purpose="running the reference")
         with torch.no_grad():
             logits: Batch = load()(torch.from_numpy(batch)).numpy()
         return logits

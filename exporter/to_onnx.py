@@ -56,7 +56,7 @@ def onnx_from_module(
 
 
 def _exported(module: torch.nn.Module, shape: tuple[int, ...], opset: int) -> ir.Model:
-    torch = require("torch", extra="cpu", purpose="exporting a module")
+    torch = require("torch", extra="export", purpose="exporting a module")
     example = torch.zeros(_EXAMPLE_BATCH, *shape)
     _require_one_output(module, example)
     try:
@@ -90,10 +90,10 @@ def fold(model: ir.Model) -> None:
     These few passes do what the exporter's own optimizer does to a convnet; that one tries all
     its patterns on every node, which takes minutes for a net of a thousand layers.
     """
-    optimizer = require("onnxscript.optimizer", extra="cpu", purpose="exporting a module")
-    rewriter = require("onnxscript.rewriter", extra="cpu", purpose="exporting a module")
-    rules = require("onnxscript.rewriter.rules.common", extra="cpu", purpose="exporting a module")
-    passes = require("onnx_ir.passes.common", extra="cpu", purpose="exporting a module")
+    optimizer = require("onnxscript.optimizer", extra="export", purpose="exporting a module")
+    rewriter = require("onnxscript.rewriter", extra="export", purpose="exporting a module")
+    rules = require("onnxscript.rewriter.rules.common", extra="export", purpose="exporting a module")
+    passes = require("onnx_ir.passes.common", extra="export", purpose="exporting a module")
     batchnorm = (
         rules.fuse_batchnorm_into_conv_rule,
         rules.fuse_batchnorm_into_conv_transpose_rule,
@@ -159,7 +159,7 @@ def _module_path(node: ir.Node) -> str:
 
 
 def _require_one_output(module: torch.nn.Module, example: torch.Tensor) -> None:
-    torch = require("torch", extra="cpu", purpose="exporting a module")
+    torch = require("torch", extra="export", purpose="exporting a module")
     with torch.no_grad():
         output = module(example)
     if not isinstance(output, torch.Tensor) or output.ndim != 2:

@@ -88,7 +88,7 @@ def open_image(data: bytes, *, name: str = "") -> Tuple[Image.Image, Tuple[str, 
         InputError: E0312, there are no bytes; E0313, they are no image; E0314, they are cut or
             corrupt; E0309, they hold more than ``LARGEST_IMAGE`` pixels.
     """
-    pil = require("PIL.Image", extra="cpu", purpose="decoding images")
+    pil = require("PIL.Image", purpose="decoding images")
     if not data:
         raise InputError("E0312", "the image file is empty", where=name)
     try:

@@ -7,9 +7,11 @@ from typing import Any
 
 from convexport.runtime.errors import MachineError
 
+_NAMES = {"PIL": "pillow"}  # what pip calls a package that is imported under another name
 
-def require(module: str, *, extra: str, purpose: str) -> Any:
-    """Import ``module``, or say which extra brings it.
+
+def require(module: str, *, purpose: str, extra: str = "") -> Any:
+    """Import ``module``, or say which extra brings it; without one it is a package by itself.
 
     Raises:
         MachineError: E0401, it is not installed or does not load.
@@ -17,9 +19,11 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:  # the latter: a library that it loads is not there
+        package = module.split(".")[0]
+        wanted = f"'convexport[{extra}]'" if extra else _NAMES.get(package, package)
         raise MachineError(
             "E0401",
-            f"{purpose} needs the package {module.split('.')[0]}, which does not import here",
+            f"{purpose} needs the package {package}, which does not import here",
             why=str(error),
-            hint=f"pip install 'convexport[{extra}]'",
+            hint=f"pip install {wanted}",
         ) from error

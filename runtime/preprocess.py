@@ -115,7 +115,7 @@ def resize(
         raise InputError("E0309", what, where=name, hint="leave this image out")
     if (width, height) == image.size:
         return image
-    filters = require("PIL.Image", extra="cpu", purpose="resizing images").Resampling
+    filters = require("PIL.Image", purpose="resizing images").Resampling
     return image.resize((width, height), filters[spec.interpolation.upper()])
 
 
@@ -153,7 +153,7 @@ def _to_eight_bits(image: Image.Image, where: str, notes: List[str]) -> Image.Im
     if not wide and not image.mode.startswith("I;16"):
         what = f"pixels of mode {image.mode} have no agreed way to 8 bits"
         raise InputError("E0310", what, where=where, hint="save it as an 8-bit or 16-bit image")
-    pil = require("PIL.Image", extra="cpu", purpose="decoding images")
+    pil = require("PIL.Image", purpose="decoding images")
     values = (np.asarray(image).astype(np.uint32) + 128) // 257
     notes.append("16-bit scaled to 8 bits")
     scaled: Image.Image = pil.fromarray(values.astype(np.uint8))
@@ -174,7 +174,7 @@ def _turn(image: Image.Image, policy: str, notes: List[str]) -> Image.Image:
         notes.append(f"EXIF orientation {orientation} ignored")
         return image
     notes.append(f"turned as EXIF orientation {orientation} says")
-    pil = require("PIL.Image", extra="cpu", purpose="turning images")
+    pil = require("PIL.Image", purpose="turning images")
     return image.transpose(pil.Transpose[_TURNS[orientation]])
 
 
