@@ -31,8 +31,6 @@ from convexport.benchmarks.host import describe_host
 _RUNS = 11
 CLI = (sys.executable, "-m", "convexport")
 _LARGEST = ("vgg19", "efficientnet_b7", "resnet1202_cifar")
-_RUNS_OF_BENCH = 5
-_MEASURED = ("mobilenet_v1_025", "resnet20_cifar")
 _DIGITS = ("lenet5", "resnet20_cifar", "mobilenet_v1_025", "mobilenet_v3_small_050")
 
 
@@ -70,6 +68,27 @@ def run(command: Sequence[str]) -> Finished:
     return Finished(os.waitstatus_to_exitcode(status), seconds, peak_mb, *texts)
 
 
+def succeeded(done: Finished, what: str) -> Finished:
+    """What ran to its end without an error.
+
+    Raises:
+        SystemExit: it did not; with its reason.
+    """
+    if done.code != 0:
+        raise SystemExit(f"{what}: {reason(done)}")
+    return done
+
+
+def reason(done: Finished) -> str:
+    """The error in one line, as the command line gave it; else the last line of stderr."""
+    lines = done.errors.splitlines()
+    for line in reversed(lines):
+        if line.startswith('{"error"'):
+            error = json.loads(line)["error"]
+            return f"{error['code']} {error['what']}"
+    return ": ".join([f"exit code {done.code}", *lines[-1:]])
+
+
 def startup(out: Path, nets: Sequence[str]) -> list[str]:
     """Wall time of what a user waits for before anything happens."""
     commands = {
@@ -96,10 +115,10 @@ def build(out: Path, nets: Sequence[str]) -> list[str]:
     options = ("--int8", "--weights", "random", "--calib-images", "128", "--json", "--offline")
     bundle, cache = out / "resnet50-int8-cpu", out / "cache"
     command = (*CLI, "build", "resnet50", *options, "-o", str(bundle), "--cache-dir", str(cache))
-    cold = _succeeded(run(command), "build")
-    again = _succeeded(run(command), "build again")
+    cold = succeeded(run(command), "build")
+    again = succeeded(run(command), "build again")
     bundle.rename(out / "aside")
-    cached = _succeeded(run(command), "build from cache")
+    cached = succeeded(run(command), "build from cache")
     stages = json.loads(cold.output)["report"]["stages"]
     split = ", ".join(f"{stage['name']} {stage['seconds']:.1f}" for stage in stages)
     return [
@@ -116,7 +135,7 @@ def digits(out: Path, nets: Sequence[str]) -> list[str]:
     for name in nets or _DIGITS:
         options = ("--int8", "--weights", "digits", "--bench-seconds", "0", "--json", "--offline")
         places = ("-o", str(out / name), "--cache-dir", str(out / "cache"))
-        done = _succeeded(run((*CLI, "build", name, *options, *places)), name)
+        done = succeeded(run((*CLI, "build", name, *options, *places)), name)
         report = json.loads(done.output)["report"]["bundles"][0]
         accuracy: dict[str, Any] = report["accuracy"]
         before, after = accuracy["reference"], accuracy["actual"]
@@ -150,7 +169,7 @@ def largest(out: Path, nets: Sequence[str]) -> list[str]:
     """Time and peak memory of creating and exporting the largest nets, imports not counted."""
     lines = []
     for name in nets or _LARGEST:
-        done = _succeeded(run((sys.executable, "-c", _LARGEST_STEPS, name)), name)
+        done = succeeded(run((sys.executable, "-c", _LARGEST_STEPS, name)), name)
         created, exported, nodes = done.output.split()
         lines.append(
             f"{name:<18} create {float(created):5.1f} s, export {float(exported):6.1f} s, "
@@ -160,68 +179,24 @@ def largest(out: Path, nets: Sequence[str]) -> list[str]:
 
 
 def interval(out: Path, nets: Sequence[str]) -> list[str]:
-    """How wide the 95 % interval of p50 is after 10 s, from samples and from whole blocks."""
-    lines = []
-    for name in nets or _MEASURED:
-        latency = _bench(_bundle(name, out))
-        for each in latency["subjects"]:
-            p50, drawn = each["percentiles_ms"]["p50"], each["median_bootstrap_ms"]
-            widths = ((p50["low"], p50["high"]), drawn or (None, None))
-            told = [
-                "none" if low is None else f"±{(high - low) / 2 / p50['value']:.2%}"
-                for low, high in widths
-            ]
-            lines.append(
-                f"{name:<18} {each['label']:<18} p50 {p50['value']:.4g} ms {told[0]}, of blocks "
-                f"{told[1]}, n={each['n']}, {latency['verdict']}"
-            )
-        lines += [f"  {reason}" for reason in latency["reasons"]]
-    return lines
+    """How wide the 95 % interval of p50 is after 10 s, on the machine as it is and all busy."""
+    from convexport.benchmarks.meter_figures import interval as measured
+
+    return measured(out, nets)
 
 
 def repeatability(out: Path, nets: Sequence[str]) -> list[str]:
     """p50 and p99 of separate runs of the whole benchmark, and how far they lie apart."""
-    lines = []
-    for name in nets or _MEASURED:
-        bundle = _bundle(name, out)
-        runs = [_bench(bundle) for _ in range(_RUNS_OF_BENCH)]
-        for index, subject in enumerate(runs[0]["subjects"]):
-            for percent in ("p50", "p99"):
-                rows = [run["subjects"][index]["percentiles_ms"][percent]["value"] for run in runs]
-                values = [value for value in rows if value is not None]
-                told = ", ".join(f"{value:.4g}" for value in values) or "n too small"
-                apart = f", {max(values) / min(values) - 1:.1%} apart" if values else ""
-                lines.append(f"{name:<18} {subject['label']:<18} {percent} {told} ms{apart}")
-        verdicts = [run["verdict"] for run in runs]
-        lines.append(f"  VALID {verdicts.count('VALID')}/{len(runs)}")
-    return lines
+    from convexport.benchmarks.meter_figures import repeatability as measured
+
+    return measured(out, nets)
 
 
 def overhead(out: Path, nets: Sequence[str]) -> list[str]:
     """What the meter reads for a call that does nothing, and what watching the machine takes."""
-    latency = _bench(_bundle((nets or _MEASURED)[0], out))
-    runs = latency["recording"]["runs"]
-    floors, costs = ([run["floor_ns"] for run in runs], [run["trace"]["cost"] for run in runs])
-    return [
-        f"an empty call: median {statistics.median(floors):.0f} ns "
-        f"({min(floors):.0f}–{max(floors):.0f}, {len(floors)} processes)",
-        f"watching the machine: {statistics.median(costs):.2%} of a core "
-        f"({min(costs):.2%}–{max(costs):.2%})",
-    ]
+    from convexport.benchmarks.meter_figures import overhead as measured
 
-
-def _bundle(name: str, out: Path) -> Path:
-    bundle = out / name
-    options = ("--int8", "--weights", "digits", "--bench-seconds", "0", "--json", "--offline")
-    places = ("-o", str(bundle), "--cache-dir", str(out / "cache"))
-    _succeeded(run((*CLI, "build", name, *options, *places)), name)
-    return bundle
-
-
-def _bench(bundle: Path) -> dict[str, Any]:
-    done = _succeeded(run((*CLI, "bench", str(bundle), "--json")), bundle.name)
-    latency: dict[str, Any] = json.loads(done.output)["latency"]
-    return latency
+    return measured(out, nets)
 
 
 def report(out: Path, nets: Sequence[str]) -> list[str]:
@@ -239,10 +214,10 @@ def cpp(out: Path, nets: Sequence[str]) -> list[str]:
     for name, (weights, precision) in bundles.items():
         options = (precision, "--weights", weights, "--bench-seconds", "0", "--offline", "--force")
         places = ("-o", str(out / name), "--cache-dir", str(out / "cache"))
-        _succeeded(run((*CLI, "build", name, *options, *places)), name)
+        succeeded(run((*CLI, "build", name, *options, *places)), name)
 
     def wall_s(command: Sequence[str]) -> float:
-        return _succeeded(run(command), command[0]).seconds
+        return succeeded(run(command), command[0]).seconds
 
     return cpp_figures(out, out / "lenet5", out / "resnet50", wall_s)
 
@@ -254,7 +229,7 @@ def paper(out: Path, nets: Sequence[str]) -> list[str]:
     lines = [f"{each.name}: {each.source}" for each in DEVICES]
     for name in nets or ["resnet50"]:
         options = ("--weights", "random", "--bench-seconds", "0", "--offline", "-o")
-        _succeeded(run((*CLI, "build", name, *options, str(out / name))), name)
+        succeeded(run((*CLI, "build", name, *options, str(out / name))), name)
         lines += told(name, out / name / "reference.onnx")
     return lines
 
@@ -274,7 +249,10 @@ def main() -> None:
     parser.add_argument("figures", nargs="+", choices=FIGURES)
     parser.add_argument("--out", type=Path, help="where bundles go; a temporary directory if not")
     parser.add_argument(
-        "--net", action="append", default=[], help="all but startup and build: only this net"
+        "--net",
+        action="append",
+        default=[],
+        help="only this net, of those figures that are of several; overhead takes the first one",
     )
     arguments = parser.parse_args()
     host = describe_host()
@@ -285,12 +263,6 @@ def main() -> None:
             place = (arguments.out or Path(scratch)) / name
             place.mkdir(parents=True, exist_ok=True)
             print("\n".join(FIGURES[name](place, arguments.net)), flush=True)
-
-
-def _succeeded(done: Finished, what: str) -> Finished:
-    if done.code != 0:
-        raise SystemExit(f"{what} ended with exit code {done.code}")
-    return done
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Any
 
 from convexport.architectures import families
 from convexport.architectures.registry import find, variants
-from convexport.benchmarks.figures import CLI, Finished, run
+from convexport.benchmarks.figures import CLI, Finished, reason, run
 from convexport.benchmarks.host import describe_host
 
 _CALIBRATION_IMAGES = 32
@@ -63,7 +63,7 @@ def _build(name: str, scratch: Path, precision: str, *more: str) -> Row:
     done = run((*CLI, "build", name, f"--{precision}", *options, *more, *places))
     cost = {"seconds": round(done.seconds, 1), "peak_mb": round(done.peak_mb)}
     if done.code != 0:
-        return {**cost, "error": _reason(done)}
+        return {**cost, "error": reason(done)}
     manifest = json.loads(done.output)["manifest"]
     return {
         **cost,
@@ -73,15 +73,6 @@ def _build(name: str, scratch: Path, precision: str, *more: str) -> Row:
         "precisions": manifest["layers"],
         "versions": manifest["versions"],
     }
-
-
-def _reason(done: Finished) -> str:
-    """The error in one line, as the command line gave it."""
-    for line in reversed(done.errors.splitlines()):
-        if line.startswith('{"error"'):
-            error = json.loads(line)["error"]
-            return f"{error['code']} {error['what']}"
-    return f"exit code {done.code}"
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
