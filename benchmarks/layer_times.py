@@ -1,4 +1,4 @@
-"""Where the time goes: each layer in FP32 and in INT8, from ONNX Runtime's own profile.
+"""Where the time goes: each layer in FP32 and in INT8, from the runtime's own profile.
 
 Kernels are led back to the layers of the file; what belongs to none (reordering, Q/DQ at the
 borders, additions, pools) is counted as such.
@@ -7,13 +7,14 @@ borders, additions, pools) is counted as such.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from convexport.benchmarks.executed import kernels
+from convexport.benchmarks.file_layers import FileLayers
 
 
 @dataclass(frozen=True)
@@ -29,25 +30,30 @@ class LayerTime:
     int8_ms: float
 
 
-def layer_times(
-    fp32: Path, int8: Path, image: np.ndarray, layer_of: Callable[[str], str]
-) -> tuple[LayerTime, ...]:
-    """Both graphs' times by layer; the one that loses most by INT8 comes first.
+def layer_times(fp32: Path, int8: Path, image: np.ndarray, runtime: str) -> tuple[LayerTime, ...]:
+    """Both graphs' times by layer with weights; the one that loses most by INT8 comes first.
 
     Args:
-        fp32: the FP32 graph.
+        fp32: the FP32 graph, whose layers these are.
         int8: the same with Q/DQ.
         image: float32 N×C×H×W.
-        layer_of: the layer to which a node of the FP32 graph belongs, or nothing.
+        runtime: ``onnxruntime`` or ``openvino``, on the CPU.
     """
-    times = [_by_layer(path, image, layer_of) for path in (fp32, int8)]
+    weighted = {layer.name for layer in FileLayers(fp32).weighted}
+    times = [
+        _by_layer(path, image, runtime, precision, weighted)
+        for path, precision in ((fp32, "fp32"), (int8, "int8"))
+    ]
     names = dict.fromkeys([*times[0], *times[1]])
     rows = [LayerTime(name, times[0].get(name, 0.0), times[1].get(name, 0.0)) for name in names]
     return tuple(sorted(rows, key=lambda row: row.fp32_ms - row.int8_ms))
 
 
-def _by_layer(model: Path, image: np.ndarray, layer_of: Callable[[str], str]) -> dict[str, float]:
-    found: dict[str, float] = defaultdict(float)
-    for kernel in kernels(model, image, runtime="onnxruntime"):
-        found[layer_of(kernel.name)] += kernel.ms
+def _by_layer(
+    model: Path, image: np.ndarray, runtime: str, precision: str, weighted: Collection[str]
+) -> dict[str, float]:
+    file, found = FileLayers(model, len(image)), defaultdict[str, float](float)
+    for kernel in kernels(model, image, runtime=runtime, precision=precision):
+        layer = file.of(kernel.originals, kernel.op)
+        found[layer.name if layer is not None and layer.name in weighted else ""] += kernel.ms
     return dict(found)

@@ -75,7 +75,7 @@ def layers(bundle: Path, roof: Roof) -> dict[str, Any]:
     """
     manifest = read_manifest(bundle)
     verify_files(bundle, manifest)
-    _require_cpu(manifest)
+    require_cpu(manifest)
     threads = roof.threads
     sample, _ = read_golden(bundle, manifest)
     model = bundle / manifest.model
@@ -154,7 +154,12 @@ def against_roof(
     }
 
 
-def _require_cpu(manifest: Manifest) -> None:
+def require_cpu(manifest: Manifest) -> None:
+    """A bundle whose runtime tells the times of its layers here.
+
+    Raises:
+        UnsupportedError: E0661, it is for another runtime than those of CPUs.
+    """
     if _CPU.get(manifest.runtime) != manifest.provider:
         raise UnsupportedError(
             "E0661",

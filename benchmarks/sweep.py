@@ -25,7 +25,7 @@ from typing import Any
 
 from convexport.architectures import families
 from convexport.architectures.registry import find, variants
-from convexport.benchmarks.figures import CLI, Finished, reason, run
+from convexport.benchmarks.figures import CLI, reason, run
 from convexport.benchmarks.host import describe_host
 
 _CALIBRATION_IMAGES = 32
@@ -153,8 +153,8 @@ def _failures(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield from ("", "All of these were built in both precisions.")
         return
     yield from ("", "## Not built", "")
-    for name, precision, reason in failed:
-        yield f"- {name} in {precision.upper()}: {reason}"
+    for name, precision, why in failed:
+        yield f"- {name} in {precision.upper()}: {why}"
 
 
 def _lines_of_code() -> Iterator[str]:

@@ -8,13 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
 from rich.console import Group
 
 from convexport.benchmarks.layer_times import LayerTime, layer_times
+from convexport.benchmarks.limits import require_cpu
 from convexport.benchmarks.verify import LOW_SQNR_DB
-from convexport.calibration.placement import ACTIVATIONS
-from convexport.calibration.qdq import WEIGHTED
 from convexport.exporter.artifacts import CALIBRATION
 from convexport.exporter.console import line, table
 from convexport.runtime.bundle import (
@@ -42,7 +40,7 @@ def diagnose(bundle: Path, *, times: bool = False) -> dict[str, Any]:
 
     Raises:
         InputError: it is no bundle, or it is damaged.
-        UnsupportedError: E0687, it is not INT8; E0688, times of another runtime than ONNX Runtime.
+        UnsupportedError: E0687, it is not INT8; E0661, times of another runtime than those of CPUs.
     """
     manifest = read_manifest(bundle)
     verify_files(bundle, manifest)
@@ -72,28 +70,10 @@ def diagnose(bundle: Path, *, times: bool = False) -> dict[str, Any]:
 
 
 def _times(bundle: Path, manifest: Manifest) -> tuple[LayerTime, ...]:
-    if manifest.runtime != "onnxruntime":
-        raise UnsupportedError(
-            "E0688",
-            f"times of layers are those of ONNX Runtime, and the bundle is for {manifest.runtime}",
-            hint="leave --times out",
-        )
-    graph = ir.load(bundle / manifest.reference).graph
-    layers = {}
-    for node in graph:
-        owner: ir.Node | None = node
-        if node.op_type in ACTIVATIONS and node.inputs[0] is not None:
-            # Fused into a convolution, it gives its own name to both.
-            owner = node.inputs[0].producer()
-        if owner is not None and owner.op_type in WEIGHTED:
-            layers[str(node.name)] = str(owner.name)
+    require_cpu(manifest)
     sample, _ = read_golden(bundle, manifest)
-    return layer_times(
-        bundle / manifest.reference,
-        bundle / manifest.model,
-        sample,
-        lambda name: layers.get(name, ""),
-    )
+    graphs = (bundle / manifest.reference, bundle / manifest.model)
+    return layer_times(*graphs, sample, manifest.runtime)
 
 
 @as_written()

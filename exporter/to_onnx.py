@@ -92,7 +92,8 @@ def fold(model: ir.Model) -> None:
     """
     optimizer = require("onnxscript.optimizer", extra="export", purpose="exporting a module")
     rewriter = require("onnxscript.rewriter", extra="export", purpose="exporting a module")
-    rules = require("onnxscript.rewriter.rules.common", extra="export", purpose="exporting a module")
+    common = "onnxscript.rewriter.rules.common"
+    rules = require(common, extra="export", purpose="exporting a module")
     passes = require("onnx_ir.passes.common", extra="export", purpose="exporting a module")
     batchnorm = (
         rules.fuse_batchnorm_into_conv_rule,

@@ -79,6 +79,8 @@ def test_int8_passes_its_gate_and_shares_the_cpus_stages(
     assert accuracy["actual"]["k"] >= accuracy["reference"]["k"] - 5
     assert "openvino" in done.out and "dB" in done.out
     assert invoke("verify", "openvino", "--data", "digits").code == 0
+    times = invoke("diagnose", "openvino", "--times", "--json").json()["times"]
+    assert {each["layer"] for each in times} >= {"", "c1/Conv", "c3/Conv", "output/Gemm"}
 
 
 @installed
