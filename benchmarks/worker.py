@@ -16,12 +16,9 @@ An error of ours travels in the answer; anything else ends the process with a tr
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,28 +30,22 @@ from convexport.benchmarks.parts import parts_job
 from convexport.benchmarks.recording import Memory, ModelRun, Run, Subject
 from convexport.benchmarks.scenario_jobs import search_job, stream_job
 from convexport.benchmarks.soak import soak_job
-from convexport.runtime.errors import ConvexportError
+from convexport.runtime.children import answer
 
 _MEMORY_CALLS = 10
 
 
 def main() -> None:
     """Answer one request."""
-    answer = os.dup(1)
-    # What a native library prints would spoil the answer: it goes to stderr instead.
-    os.dup2(2, 1)
-    request = json.loads(sys.stdin.buffer.read())
+    answer(_answered)
+
+
+def _answered(request: Mapping[str, Any]) -> dict[str, Any]:
     subjects = [Subject.from_dict(subject) for subject in request["subjects"]]
     options = LatencyOptions(**request["options"])
     span = Span()
-    try:
-        job = _JOBS[request["job"]]
-        value: dict[str, Any] = {"ok": job(subjects, options, span, **request.get("extra", {}))}
-        value["span_ns"] = [span.begin_ns, time.perf_counter_ns()]
-    except ConvexportError as error:
-        value = {"error": {"kind": type(error).__name__, **error.to_dict()}}
-    with os.fdopen(answer, "wb") as stdout:
-        stdout.write(json.dumps(value, allow_nan=False).encode())
+    value = _JOBS[request["job"]](subjects, options, span, **request.get("extra", {}))
+    return {"ok": value, "span_ns": [span.begin_ns, time.perf_counter_ns()]}
 
 
 def _measure(subjects: list[Subject], options: LatencyOptions, span: Span) -> dict[str, Any]:
@@ -77,15 +68,15 @@ def _inputs(subjects: list[Subject], options: LatencyOptions, span: Span) -> dic
 
 def _memory(subjects: list[Subject], options: LatencyOptions, span: Span) -> dict[str, Any]:
     import_runtimes(subjects)
-    baseline = _peak_rss()
+    baseline = peak_rss()
     call = load(subjects[0], options).call(options.batch)
     for _ in range(_MEMORY_CALLS):
         call()
-    return asdict(Memory(_peak_rss(), baseline))
+    return asdict(Memory(peak_rss(), baseline))
 
 
-def _peak_rss() -> int | None:
-    """VmHWM: getrusage would count what the parent had when it forked."""
+def peak_rss() -> int | None:
+    """Bytes that this process held at most; getrusage counts what the parent had at the fork."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]

@@ -23,6 +23,7 @@ from convexport.exporter.doctor_packages import (
 )
 from convexport.exporter.options import default_cache
 from convexport.exporter.targets import TARGETS
+from convexport.runtime.board import free_memory
 from convexport.runtime.cuda import cuda
 from convexport.runtime.errors import ConvexportError, MachineError
 from convexport.runtime.sessions import require_runtime
@@ -140,11 +141,9 @@ def _disk(cache: Path) -> Finding:
 
 
 def _memory() -> Finding:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
+    free = free_memory() / 1e6
+    if not free:
         return Finding("memory", "missing", "not known on this system")
-    free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 1e3
     return _enough("memory", free, f"{free:.0f} MB available", "close other programs")
 
 

@@ -11,10 +11,12 @@ import json
 import os
 import stat
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from convexport.runtime.children import run_child
-from convexport.runtime.errors import ConvexportError, InputError, MachineError, rebuilt
+from convexport.runtime.children import answer, run_child
+from convexport.runtime.errors import InputError, MachineError, rebuilt
 
 TIMEOUT_S = 120.0
 # Of address space: the libraries themselves, and copies of the weights while they are checked.
@@ -42,8 +44,8 @@ def read_in_a_child(path: Path, *, run: bool) -> None:
         last = error.why.strip().splitlines()[-1:]
         raise _fatal(path, ": ".join([error.what, *last])) from error
     try:
-        answer = json.loads(stdout)
-        found = None if answer is None else rebuilt(answer)
+        told = json.loads(stdout)
+        found = None if told is None else rebuilt(told["error"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise _fatal(path, "it ended without an answer") from error
     if found is not None:
@@ -52,24 +54,19 @@ def read_in_a_child(path: Path, *, run: bool) -> None:
 
 def main() -> None:
     """Answer one request on stdin with JSON on stdout: an error, or null."""
-    answers = os.dup(1)
-    os.dup2(2, 1)  # what libraries print is no answer
-    request = json.load(sys.stdin)
+    answer(_read)
+
+
+def _read(request: Mapping[str, Any]) -> None:
     path = Path(request["path"])
     _limit(_memory_for(path))
     from convexport.exporter.onnx_file import check
 
-    answer = None
-    try:
-        check(path)
-        if request["run"]:
-            from convexport.runtime.ort_session import OrtSession
+    check(path)
+    if request["run"]:
+        from convexport.runtime.ort_session import OrtSession
 
-            OrtSession(path, threads=1, optimize=False)
-    except ConvexportError as error:
-        answer = {**error.to_dict(), "kind": type(error).__name__}
-    with os.fdopen(answers, "w") as out:
-        json.dump(answer, out)
+        OrtSession(path, threads=1, optimize=False)
 
 
 def _fatal(path: Path, why: str) -> InputError:

@@ -29,6 +29,15 @@ def describe_board() -> Dict[str, str]:
     return {name: text for name, text in facts.items() if text}
 
 
+def free_memory() -> int:
+    """Bytes of the host's memory that a program could get; 0 where nobody says."""
+    try:
+        lines = (_ROOT / "proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+
+
 def _text(path: Path) -> Optional[str]:
     try:
         text = path.read_text(errors="replace")

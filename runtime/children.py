@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
-from typing import Callable, Iterator, List, Mapping, Sequence, Tuple
+import sys
+from typing import Any, Callable, Iterator, List, Mapping, Sequence, Tuple
 
-from convexport.runtime.errors import MachineError
+from convexport.runtime.errors import ConvexportError, MachineError
 
 _TAIL_LINES = 20
 
@@ -55,6 +57,24 @@ def run_child(
     if process.returncode:
         raise _crash(purpose, process.returncode, _tail(stderr))
     return stdout, _tail(stderr)
+
+
+def answer(job: Callable[[Any], Any]) -> None:
+    """The child's side: one JSON request on stdin, what ``job`` makes of it as JSON on stdout.
+
+    An error of ours is the answer ``{"error": ...}``, for ``errors.rebuilt``; anything else ends
+    the process with a traceback.
+    """
+    answers = os.dup(1)
+    # What native libraries print, even while they are unloaded, would spoil it: to stderr with it.
+    os.dup2(2, 1)
+    request = json.loads(sys.stdin.buffer.read())
+    try:
+        value = job(request)
+    except ConvexportError as error:
+        value = {"error": {**error.to_dict(), "kind": type(error).__name__}}
+    with os.fdopen(answers, "wb") as stdout:
+        stdout.write(json.dumps(value, allow_nan=False).encode())
 
 
 @contextlib.contextmanager

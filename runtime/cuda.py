@@ -21,9 +21,9 @@ from ctypes import (
     c_void_p,
 )
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Callable, List, Tuple
 
+from convexport.runtime.board import free_memory
 from convexport.runtime.errors import MachineError
 
 _LIBRARY = "libcuda.so.1"
@@ -118,7 +118,7 @@ class Cuda:
         free, total = c_size_t(), c_size_t()
         self._call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
         # The driver of a Jetson does not count what the kernel's caches would give back.
-        available = host_memory() if self.gpu.integrated else 0
+        available = free_memory() if self.gpu.integrated else 0
         return max(free.value, available), total.value
 
     def allocate(self, size: int) -> int:
@@ -257,15 +257,6 @@ def short_of_memory(what: str, free: int, needed: int = 0, *, of: str = "the GPU
         where=f"{wants}{free >> 20} MiB are free",
         hint=f"close other programs that use {of}, or build for a smaller batch or workspace",
     )
-
-
-def host_memory() -> int:
-    """Bytes of the host's memory that a program could get; 0 where nobody says."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return 0
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
 
 
 def _none(what: str, why: str) -> MachineError:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Tuple
 
-from convexport.runtime.cuda import cuda, host_memory, short_of_memory
+from convexport.runtime.board import free_memory
+from convexport.runtime.cuda import cuda, short_of_memory
 from convexport.runtime.errors import ConvexportError, UnsupportedError, UsageError
 from convexport.runtime.trt_config import TrtOptions, configure, create_network, hold_layers
 from convexport.runtime.trt_engine import import_tensorrt, start
@@ -83,7 +84,7 @@ def _require_memory(onnx: Path, options: TrtOptions) -> None:
     on_gpu, on_host = memory_needed(onnx, options)
     if cuda().gpu.integrated:  # both are the same memory
         on_gpu, on_host = on_gpu + on_host, 0
-    free, host = cuda().memory()[0], host_memory()
+    free, host = cuda().memory()[0], free_memory()
     if on_gpu > free:
         raise short_of_memory("the weights and the workspace do not fit", free, on_gpu)
     if host and on_host > host:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
 
-from convexport.runtime.children import run_child
-from convexport.runtime.cuda import cuda, host_memory
-from convexport.runtime.errors import ConvexportError, MachineError, rebuilt
+from convexport.runtime.board import free_memory
+from convexport.runtime.children import answer, run_child
+from convexport.runtime.cuda import cuda
+from convexport.runtime.errors import MachineError, rebuilt
 from convexport.runtime.files import sha256_of, storage_errors, write_atomically
 from convexport.runtime.trt_builder import build_plan, memory_needed
 from convexport.runtime.trt_config import TrtOptions
@@ -67,7 +68,7 @@ def build_engine(
         "options": options.to_dict(),
         "timing_cache": str(timing_cache or ""),
     }
-    gpu, host = cuda().memory()[0] >> 20, host_memory() >> 20
+    gpu, host = cuda().memory()[0] >> 20, free_memory() >> 20
     try:
         stdout, _ = run_child(
             (sys.executable, "-m", "convexport.runtime.trt_child"),
@@ -83,30 +84,22 @@ def build_engine(
         least = [size >> 20 for size in memory_needed(onnx, options)]
         free += f"; needed at least, by estimate: {least[0]} and {least[1]} MiB"
         raise _killed(error, plan, free) from error
-    answer = json.loads(stdout)
-    if "error" in answer:
-        raise rebuilt(answer["error"])
-    return BuiltEngine(read_facts(plan), **answer)
+    built = json.loads(stdout)
+    if "error" in built:
+        raise rebuilt(built["error"])
+    return BuiltEngine(read_facts(plan), **built)
 
 
 def main() -> None:
     """Answer one request on stdin with JSON on stdout."""
-    answers = os.dup(1)
-    os.dup2(2, 1)  # what libraries print, even while they are unloaded, is no answer
-    request = json.load(sys.stdin)
+    answer(_build)
+
+
+def _build(request: Mapping[str, Any]) -> Dict[str, Any]:
     plan = Path(request["plan"])
     logging.basicConfig(
         filename=str(_log_of(plan)), level=logging.INFO, format="%(levelname)s %(message)s"
     )
-    try:
-        answer = _build(request, plan)
-    except ConvexportError as error:
-        answer = {"error": {**error.to_dict(), "kind": type(error).__name__}}
-    with os.fdopen(answers, "w") as out:
-        json.dump(answer, out)
-
-
-def _build(request: Mapping[str, Any], plan: Path) -> Dict[str, Any]:
     trt = import_tensorrt("building an engine")
     onnx, options = Path(request["onnx"]), TrtOptions.from_dict(request["options"])
     cache = Path(request["timing_cache"]) if request["timing_cache"] else None

@@ -17,9 +17,9 @@ from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from convexport.runtime.board import describe_board
+from convexport.runtime.board import describe_board, free_memory
 from convexport.runtime.bundle import SAMPLE_INPUT, Manifest, read_labels, read_manifest
-from convexport.runtime.cuda import cuda, host_memory
+from convexport.runtime.cuda import cuda
 from convexport.runtime.engine import Engine
 from convexport.runtime.errors import ConvexportError, InputError, MachineError, UsageError
 from convexport.runtime.files import json_bytes, new_directory, sha256_of
@@ -194,7 +194,7 @@ def _describe(manifest: Manifest) -> Dict[str, Any]:
         "tensorrt": import_tensorrt("building an engine").__version__,
         "python": sys.version.split()[0],
         "numpy": np.__version__,
-        "memory_free": f"{cuda().memory()[0] >> 20} MiB GPU, {host_memory() >> 20} MiB host",
+        "memory_free": f"{cuda().memory()[0] >> 20} MiB GPU, {free_memory() >> 20} MiB host",
     }
 
 

@@ -176,7 +176,7 @@ def test_a_build_without_memory_says_how_much_there_is(
     monkeypatch.setenv("FAKE_CUDA_FREE_MIB", "100")
     with pytest.raises(MachineError, match="at least 101 MiB are needed, 100 MiB are free"):
         build_plan(onnx_file, TrtOptions(typed=False, workspace_mib=101))
-    monkeypatch.setattr(trt_builder, "host_memory", lambda: 1 << 20)
+    monkeypatch.setattr(trt_builder, "free_memory", lambda: 1 << 20)
     with onnx_file.open("r+b") as file:
         file.truncate(1 << 20)
     assert memory_needed(onnx_file, TrtOptions(typed=False)) == (2 << 20, 3 << 20)
