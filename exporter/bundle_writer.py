@@ -26,6 +26,7 @@ from convexport.runtime.bundle import (
     SAMPLE_INPUT,
     SCHEMA_VERSION,
     Manifest,
+    is_random,
     read_manifest,
     verify_files,
 )
@@ -232,7 +233,7 @@ def _readme(data: Mapping[str, Any]) -> str:
     warning = (
         "**It has random weights: it was never trained, or its last layer was not, and its answers "
         "mean nothing.**\n\n"
-        if "random" in (weights["kind"], weights.get("classifier"))
+        if is_random(weights)
         else ""
     )
     return (

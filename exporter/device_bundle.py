@@ -15,7 +15,7 @@ import convexport
 import convexport.runtime
 from convexport.runtime.files import sha256_of
 from convexport.runtime.trt_config import TrtOptions
-from convexport.runtime.trt_device import SUMS, TIMING_CACHE
+from convexport.runtime.trt_device import SUMS
 from convexport.runtime.trt_versions import generations
 
 SCRIPT = "build_on_device.py"
@@ -50,14 +50,11 @@ def device_facts(options: TrtOptions, versions: str) -> dict[str, Any]:
     return {"tensorrt": {"options": options.to_dict(), "versions": versions}}
 
 
-def add_device_files(
-    folder: Path, manifest: Mapping[str, Any], timing_cache: Path | None = None
-) -> None:
+def add_device_files(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Put the script, our runtime and a page for the person at the board beside the ONNX file.
 
     Args:
         manifest: with what ``device_facts`` gave.
-        timing_cache: of the same GPU and version, if there is one: it makes the build quicker.
     """
     (folder / SCRIPT).write_text(_SCRIPT, encoding="utf-8")
     (folder / SCRIPT).chmod(0o755)
@@ -68,8 +65,6 @@ def add_device_files(
         names = ["__init__.py"] if module is convexport else ["*.py"]
         for path in (path for name in names for path in sorted(Path(source).glob(name))):
             shutil.copyfile(path, place / path.name)
-    if timing_cache is not None:
-        shutil.copyfile(timing_cache, folder / TIMING_CACHE)
     (folder / README).write_text(_readme(manifest), encoding="utf-8")
 
 

@@ -76,16 +76,7 @@ def description(name: str) -> Row:
             {**asdict(each), "conditions": "ImageNet, 1 crop, as the publisher states"}
             for each in variant.published
         ],
-        "layers": [
-            {
-                "path": layer.path,
-                "kind": layer.kind,
-                "output": list(layer.output),
-                "params": layer.params,
-                "macs": layer.macs,
-            }
-            for layer in layers
-        ],
+        "layers": [{**asdict(layer), "output": list(layer.output)} for layer in layers],
     }
 
 

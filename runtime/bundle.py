@@ -69,8 +69,12 @@ class Manifest:
     @property
     def random_weights(self) -> bool:
         """Whether the net, or its last layer, was never trained."""
-        weights = self.data["weights"]
-        return bool("random" in (weights["kind"], weights.get("classifier")))
+        return is_random(self.data["weights"])
+
+
+def is_random(weights: Mapping[str, Any]) -> bool:
+    """Whether of a manifest's ``weights`` some, or those of the last layer, were never trained."""
+    return "random" in (weights["kind"], weights.get("classifier"))
 
 
 def read_manifest(bundle: Path) -> Manifest:

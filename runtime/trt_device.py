@@ -86,11 +86,9 @@ def build_on_device(bundle: Path, *, runs: int = 200, timeout_s: float = 4 * 360
     final, failed = (bundle / ENGINE).parent, bundle / FAILED
     with new_directory(final) as scratch, _kept_on_failure(scratch, failed):
         cache = scratch / TIMING_CACHE
-        known = [place / TIMING_CACHE for place in (final, bundle)]
-        for place in [each for each in known if each.is_file()][:1]:
-            shutil.copyfile(str(place), str(cache))
-        if (failed / TIMING_CACHE).is_file():  # it went on from there
-            shutil.copyfile(str(failed / TIMING_CACHE), str(cache))
+        for place in (final, failed):  # what failed went on from there
+            if (place / TIMING_CACHE).is_file():
+                shutil.copyfile(str(place / TIMING_CACHE), str(cache))
         print("building the engine; this takes minutes", flush=True)
         plan = scratch / ENGINE.name
         onnx = bundle / manifest.model

@@ -154,10 +154,10 @@ def conv_norm(
     return nn.Sequential(*layers, *([activation()] if activation else []))
 
 
-def make_divisible(channels: float, divisor: int = 8) -> int:
-    """The multiple of ``divisor`` next to a scaled number of maps, never under 90 % of it.
+def make_divisible(channels: float) -> int:
+    """The multiple of 8 next to a scaled number of maps, never under 90 % of it.
 
     All mobile nets round so, after the authors' TensorFlow code; no paper says it.
     """
-    nearest = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return nearest if nearest >= 0.9 * channels else nearest + divisor
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * channels else nearest + 8
