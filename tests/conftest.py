@@ -40,6 +40,36 @@ class Ended:
 Command = Callable[..., Ended]
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that pytest-xdist's workers have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def cache(shared: Path) -> Path:
+    """A cache that builds share, where it does not matter whether a stage runs again."""
+    return shared / "cache"
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(shared: Path, cache: Path) -> Path:
+    """LeNet-5 that knows digits, in INT8, built by who comes first. Copy it before changing it."""
+    from convexport.exporter.options import BuildOptions
+    from convexport.exporter.pipeline import build
+
+    options = BuildOptions(
+        precision="int8",
+        weights="digits",
+        offline=True,
+        bench_seconds=0,
+        cache_dir=cache,
+        output=shared / "int8" / "lenet5",
+    )
+    return build("lenet5", options).bundle
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home and working directory; nothing of the developer's own is read or written."""

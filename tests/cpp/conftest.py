@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from convexport.exporter.options import BuildOptions
-from convexport.exporter.pipeline import build
 from tests.tiny import write_bundle
 
 # The fake CUDA driver, and Python's double of TensorRT, to compare with.
@@ -96,18 +94,9 @@ def tiny(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """LeNet-5 that knows digits, in INT8, as a user builds it."""
-    folder = tmp_path_factory.mktemp("digits")
-    options = BuildOptions(
-        precision="int8",
-        weights="digits",
-        offline=True,
-        bench_seconds=0,
-        cache_dir=folder / "cache",
-        output=folder / "lenet5",
-    )
-    return build("lenet5", options).bundle
+def digits(int8_bundle: Path) -> Path:
+    """A net that knows something, in INT8, as a user builds it."""
+    return int8_bundle
 
 
 @pytest.fixture(scope="session")

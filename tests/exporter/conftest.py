@@ -12,9 +12,6 @@ import pytest
 import torch
 from onnx import numpy_helper, parser
 
-from convexport.exporter.options import BuildOptions
-from convexport.exporter.pipeline import build
-
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
@@ -23,27 +20,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that builds share, where it does not matter whether a stage runs again."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def int8_bundle(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """LeNet-5 that knows digits, in INT8. Copy it before changing it."""
-    output = tmp_path_factory.mktemp("int8") / "lenet5"
-    options = BuildOptions(
-        precision="int8",
-        weights="digits",
-        offline=True,
-        bench_seconds=0,
-        cache_dir=cache,
-        output=output,
-    )
-    return build("lenet5", options).bundle
 
 
 @pytest.fixture
