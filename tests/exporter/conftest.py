@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper, parser
+
+from tests.nets import model
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,23 +78,4 @@ def refused(invoke: Any, home: Path) -> Callable[..., Any]:
 @pytest.fixture
 def small_onnx() -> Callable[..., onnx.ModelProto]:
     """Make a net of 5 nodes for images of 16x16, as ONNX text with seeded weights."""
-
-    def make(
-        *, batch: str = "N", channels: int = 1, opset: int = 17, ir_version: int = 8
-    ) -> onnx.ModelProto:
-        model = parser.parse_model(f"""
-            <ir_version: {ir_version}, opset_import: ["": {opset}]>
-            net (float[{batch}, {channels}, 16, 16] x) => (float[{batch}, 5] y) {{
-                c = Conv<kernel_shape = [3, 3]> (x, w)
-                r = Relu (c)
-                p = GlobalAveragePool (r)
-                f = Flatten<axis = 1> (p)
-                y = Gemm<transB = 1> (f, v, b)
-            }}""")
-        random = np.random.default_rng(0)
-        for name, shape in (("w", (4, channels, 3, 3)), ("v", (5, 4)), ("b", (5,))):
-            array = random.standard_normal(shape, dtype=np.float32)
-            model.graph.initializer.append(numpy_helper.from_array(array, name))
-        return model
-
-    return make
+    return model

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,6 +14,7 @@ from convexport.calibration.digits import digits
 from convexport.exporter.data import choose_images
 from convexport.exporter.options import BuildOptions
 from convexport.exporter.sources import find_source
+from tests.pictures import write_images
 
 Refused = Callable[..., Any]
 Quick = tuple[str, ...]
@@ -26,16 +26,6 @@ NET = ("build", "net.onnx", "--int8", "-o", "out")
 def net(home: Path, small_onnx: Any) -> None:
     """A net of 5 classes, in the current directory."""
     (home / "net.onnx").write_bytes(small_onnx().SerializeToString())
-
-
-def write_images(folder: Path, count: int, *, seed: int = 0) -> None:
-    """As bright or dark, and as rough, as photographs are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(seed)
-    for index in range(count):
-        pixels = random.integers(0, 256) + random.normal(0, 30, (40, 40))
-        image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-        image.save(folder / f"{index:04d}.png")
 
 
 def test_a_folder_that_is_missing_empty_or_none_is_refused(

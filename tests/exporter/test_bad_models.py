@@ -83,7 +83,7 @@ def test_an_opset_out_of_range_is_unsupported(
 def test_an_ir_version_of_the_future_is_unsupported(
     refused_onnx: Refused, small_onnx: Make
 ) -> None:
-    refused_onnx(6, "E0681", small_onnx(ir_version=99))
+    refused_onnx(6, "E0681", small_onnx(ir=99))
 
 
 def test_a_custom_domain_is_unsupported(refused_onnx: Refused, small_onnx: Make) -> None:

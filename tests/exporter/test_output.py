@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.hostile import HOSTILE, quiet
+
 Refused = Callable[..., Any]
 Quick = tuple[str, ...]
 
@@ -138,14 +140,6 @@ def test_what_is_no_terminal_gets_no_escape_codes(
     }
     done = command("run", int8_bundle, "image.png", env=env)
     assert done.code == 0 and "\x1b" not in done.out + done.err
-
-
-HOSTILE = "\x1b[31mred\x07[bold]{{7*7}}[/x] %n <script>\x9b2J"
-
-
-def quiet(text: str) -> bool:
-    """Nothing in it but what is printed, and ends of lines."""
-    return all(char.isprintable() or char == "\n" for char in text)
 
 
 def test_names_of_files_do_not_steer_the_terminal(

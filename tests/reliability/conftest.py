@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Ended
+from tests.nets import small_net
 from tests.reliability.forks import Forks, forks
-from tests.reliability.nets import small_net
 from tests.reliability.rows import Row
 from tests.tiny import write_bundle
 

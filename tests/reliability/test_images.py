@@ -13,19 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.pictures import write_images
 from tests.reliability.conftest import Ends
 from tests.reliability.rows import row
 
 INT8 = ("build", "net.onnx", "--int8", "-o", "out", "--calib", "images")
-
-
-def write_images(folder: Path, count: int, *, seed: int = 0) -> None:
-    """As bright or dark, and as rough, as photographs are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(seed)
-    for index in range(count):
-        pixels = random.integers(0, 256) + random.normal(0, 30, (40, 40))
-        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"{index:04d}.png")
 
 
 @row(29, "a calibration folder that is missing", 3, "E0340 cannot read the folder of images: …")

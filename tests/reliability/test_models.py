@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tests.nets import GRAPH, model, set_weight, small_net
 from tests.reliability.conftest import Ends
-from tests.reliability.nets import GRAPH, model, set_weight, small_net
 from tests.reliability.rows import row
 
 BUILD = ("build", "net.onnx", "-o", "out")

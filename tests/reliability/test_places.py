@@ -11,8 +11,8 @@ from typing import Any
 import onnx
 import pytest
 
+from tests.nets import small_net
 from tests.reliability.conftest import Ends
-from tests.reliability.nets import small_net
 from tests.reliability.rows import row
 from tests.tiny import seal
 

@@ -9,16 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.hostile import HOSTILE, quiet
 from tests.reliability.conftest import Ends
 from tests.reliability.rows import row
 from tests.tiny import seal
-
-HOSTILE = "\x1b[31mred\x07[bold]{{7*7}}[/x] %n <script>\x9b2J"
-
-
-def quiet(text: str) -> bool:
-    """Nothing in it but what is printed, and ends of lines."""
-    return all(char.isprintable() or char == "\n" for char in text)
 
 
 @pytest.fixture

@@ -12,14 +12,9 @@ from PIL import Image
 from convexport.runtime.errors import InputError
 from convexport.runtime.preprocess import decode
 from convexport.runtime.specs import Preprocess
+from tests.pictures import encoded
 
 GREY: dict[str, Any] = {"channels": "L", "mean": (0.4,), "std": (0.3,)}
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def sixteen_bits(kind: str) -> tuple[np.ndarray, bytes]:

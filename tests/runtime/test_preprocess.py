@@ -16,6 +16,7 @@ from convexport.runtime import preprocess as preprocess_module
 from convexport.runtime.errors import InputError
 from convexport.runtime.preprocess import decode, preprocess, to_array
 from convexport.runtime.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from tests.pictures import encoded
 
 GREY: dict[str, Any] = {"channels": "L", "mean": (0.4,), "std": (0.3,)}
 PLAIN: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
@@ -24,12 +25,6 @@ PLAIN: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 def noise(width: int, height: int, channels: int = 3) -> np.ndarray:
     rng = np.random.default_rng([width, height])
     return rng.integers(0, 256, (height, width, channels), np.uint8)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def oracle(transforms: Any, data: bytes, spec: Preprocess) -> np.ndarray:

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper, parser
 from PIL import Image
 
 from convexport.runtime.bundle import read_manifest, verify_files
 from convexport.runtime.errors import ConvexportError
+from tests.nets import model
 
 HERE = Path(__file__).parent
 # At most, of what a user reads when something fails.
@@ -45,20 +45,7 @@ def laboratory() -> Iterator[Lab]:
 
 def write_net(path: Path) -> None:
     """A net of five nodes for grey images of 16x16."""
-    model = parser.parse_model("""
-        <ir_version: 8, opset_import: ["": 17]>
-        net (float[N, 1, 16, 16] x) => (float[N, 5] y) {
-            c = Conv<kernel_shape = [3, 3]> (x, w)
-            r = Relu (c)
-            p = GlobalAveragePool (r)
-            f = Flatten<axis = 1> (p)
-            y = Gemm<transB = 1> (f, v, b)
-        }""")
-    random = np.random.default_rng(0)
-    for name, shape in (("w", (4, 1, 3, 3)), ("v", (5, 4)), ("b", (5,))):
-        array = random.standard_normal(shape, dtype=np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(array, name))
-    onnx.save(model, path)
+    onnx.save(model(), path)
 
 
 def write_images(folder: Path, count: int = 12) -> None:

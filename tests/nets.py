@@ -16,23 +16,26 @@ GRAPH = """
     f = Flatten<axis = 1> (p)
     y = Gemm<transB = 1> (f, v, b)
 """
-WEIGHTS = {"w": (4, 1, 3, 3), "v": (5, 4), "b": (5,)}
 Edit = Callable[[onnx.ModelProto], object]
 
 
 def model(
     body: str = GRAPH,
     *,
-    taken: str = "float[N, 1, 16, 16] x",
-    given: str = "float[N, 5] y",
+    taken: str = "",
+    given: str = "",
+    batch: str = "N",
+    channels: int = 1,
     opset: int = 17,
     ir: int = 8,
 ) -> onnx.ModelProto:
-    """A graph in ONNX's own text, with seeded weights."""
+    """A graph in ONNX's own text with seeded weights: of 5 nodes, for images of 16x16."""
+    taken = taken or f"float[{batch}, {channels}, 16, 16] x"
+    given = given or f"float[{batch}, 5] y"
     head = f'<ir_version: {ir}, opset_import: ["": {opset}]> net ({taken}) => ({given})'
     made = parser.parse_model(f"{head} {{ {body} }}")
     random = np.random.default_rng(0)
-    for name, shape in WEIGHTS.items():
+    for name, shape in {"w": (4, channels, 3, 3), "v": (5, 4), "b": (5,)}.items():
         array = random.standard_normal(shape, dtype=np.float32)
         made.graph.initializer.append(numpy_helper.from_array(array, name))
     return made
