@@ -57,7 +57,7 @@ def digits(split: Split) -> ImageSet:
 @cache
 def _data() -> tuple[np.ndarray, np.ndarray]:
     """Pixels uint8 (1797, 8, 8) in 0..255, labels int64; stored are values 0..16."""
-    datasets = require("sklearn.datasets", extra="cpu", purpose="the digits data set")
+    datasets = require("sklearn.datasets", extra="export", purpose="the digits data set")
     bunch = datasets.load_digits()
     return np.rint(bunch.images * (255 / 16)).astype(np.uint8), bunch.target.astype(np.int64)
 
@@ -67,6 +67,6 @@ def _bucket(pixels: np.ndarray) -> int:
 
 
 def _image(index: int) -> Image.Image:
-    pil = require("PIL.Image", extra="cpu", purpose="the digits data set")
+    pil = require("PIL.Image", purpose="the digits data set")
     image: Image.Image = pil.fromarray(_data()[0][index])
     return image

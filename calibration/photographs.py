@@ -61,14 +61,14 @@ def photograph_file(name: str = _PHOTOGRAPHS[0]) -> Path:
     # Only its files are wanted: importing scikit-learn takes longer than decoding them.
     package = find_spec("sklearn")
     if package is None or package.origin is None:
-        require("sklearn", extra="cpu", purpose="the stand-in photographs")
+        require("sklearn", extra="export", purpose="the stand-in photographs")
         raise AssertionError("sklearn was not found, and yet imported")
     return Path(package.origin).parent / "datasets" / "images" / name
 
 
 @cache
 def _photograph(name: str) -> Image.Image:
-    pil = require("PIL.Image", extra="cpu", purpose="the stand-in photographs")
+    pil = require("PIL.Image", purpose="the stand-in photographs")
     with pil.open(photograph_file(name)) as file:
         image: Image.Image = file.convert("RGB")
     return image
@@ -79,7 +79,7 @@ def _crop(seed: str) -> Image.Image:
     photograph = _photograph(_PHOTOGRAPHS[int(draw.random() * len(_PHOTOGRAPHS))])
     image = photograph.crop(_box(draw, *photograph.size))
     if draw.random() < 0.5:
-        pil = require("PIL.Image", extra="cpu", purpose="the stand-in photographs")
+        pil = require("PIL.Image", purpose="the stand-in photographs")
         return image.transpose(pil.Transpose.FLIP_LEFT_RIGHT)
     return image
 

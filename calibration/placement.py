@@ -51,10 +51,10 @@ class Placement:
     kept: frozenset[str] = frozenset()
 
 
-# ONNX Runtime on a CPU: U8S8 is what its kernels run about three times as fast as FP32, S8S8
+# ONNX Runtime on a CPU: U8S8 is what its kernels are made for, S8S8
 # gains nothing; an Add, a Mul (of SiLU and squeeze-and-excitation) or a pool between two
 # convolutions in floats would undo the gain. A Concat that floats read, as all of DenseNet's,
-# is left in floats: rounding it takes accuracy there, and OpenVINO half of its speed.
+# is left in floats: rounding it takes accuracy there, and slows OpenVINO down.
 CPU = Placement(
     integer_ops=frozenset(
         {"Conv", "Gemm", "Add", "Mul", "MaxPool", "GlobalAveragePool", "AveragePool"}

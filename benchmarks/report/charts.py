@@ -104,7 +104,7 @@ class Chart:
 
     def __init__(self, title: str, description: str, x: Axis, y: Axis, box: Box = Box()) -> None:
         self._x, self._y, self._box = x, y, box
-        self._markup = require("markupsafe", extra="cpu", purpose="a report").Markup
+        self._markup = require("markupsafe", purpose="a report").Markup
         self._parts: list[Any] = []
         self._add("<title>{}</title><desc>{}</desc>", title, description)
         self._axes()

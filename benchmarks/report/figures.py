@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from convexport.benchmarks.figures import CLI, Finished, run
+from convexport.benchmarks.figures import CLI, run, succeeded
 
 _RUNS = 11
 # What writing takes beside starting Python and reading the report.
@@ -30,14 +30,14 @@ def report(out: Path, nets: Sequence[str]) -> list[str]:
     for name in nets or ("lenet5",):
         options = ("--int8", "--weights", "digits", "--bench-seconds", "10", "--json", "--offline")
         places = ("-o", str(out / name), "--cache-dir", str(out / "cache"))
-        done = _succeeded(run((*CLI, "build", name, *options, *places)), name)
+        done = succeeded(run((*CLI, "build", name, *options, *places)), name)
         rows = json.loads(done.output)["report"]["latency"]["subjects"]
         file = out / name / "report.json"
-        ended = [_succeeded(run((sys.executable, "-c", _REPORT_STEPS, str(file))), "report")
+        ended = [succeeded(run((sys.executable, "-c", _REPORT_STEPS, str(file))), "report")
                  for _ in range(_RUNS)]  # fmt: skip
         times = sorted(float(each.output.split()[0]) for each in ended)
         whole = sorted(
-            _succeeded(
+            succeeded(
                 run((*CLI, "report", str(out / name), "-o", str(out / "pages"))), name
             ).seconds
             for _ in range(_RUNS)
@@ -52,9 +52,3 @@ def report(out: Path, nets: Sequence[str]) -> list[str]:
             "  " + ", ".join(f"{each} {int(size) / 1e3:,.0f} kB" for each, size in sizes),
         ]
     return lines
-
-
-def _succeeded(done: Finished, what: str) -> Finished:
-    if done.code != 0:
-        raise SystemExit(f"{what} ended with exit code {done.code}")
-    return done

@@ -55,7 +55,7 @@ def page(report: _Data, digest: str) -> str:
     Args:
         digest: SHA-256 of the JSON file that it shows, in hex.
     """
-    jinja2 = require("jinja2", extra="cpu", purpose="a report page")
+    jinja2 = require("jinja2", purpose="a report page")
     try:
         content = {
             "title": title(report),
