@@ -46,7 +46,7 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
         if name == "every":  # what one pass gives: the thresholds of all methods
             for method in CANDIDATES:
                 for group in {*sources.values()}:
-                    thresholds.of(group, method)
+                    thresholds.of(group, method, CPU.activations)
         clock.append(time.perf_counter())
         del runner  # its memory is not needed any more
         _choose(work, thresholds, name, seen)

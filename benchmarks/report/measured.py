@@ -25,8 +25,8 @@ from convexport.benchmarks.report.document import (
     Document,
     document,
     entries_of,
-    redacted,
     read_report,
+    redacted,
 )
 from convexport.benchmarks.report.thumbnails import with_thumbnails
 from convexport.benchmarks.report.verdict import judge, parity_of
@@ -143,7 +143,6 @@ def _require_known(compared: Any) -> None:
 def _entries(paths: Sequence[Path], compared: Mapping[str, Any]) -> list[Document]:
     """The bundles' entries, each with the verification of its own file."""
     entries = entries_of(paths)
-    latency: Any = compared.get("latency")
     for found, path in zip(entries, paths, strict=True):
         checked = None
         with suppress(*MALFORMED):
