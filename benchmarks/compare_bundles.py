@@ -131,10 +131,9 @@ def compare_bundles(
     first = next(iter(manifests.values()))
     batch_for(manifests, options.batch)
     measured = [subject_of(bundle, manifests[label_of(bundle)]) for bundle in bundles]
-    given = _baseline(bundles[0], first, against, options)
+    given, compared = _baseline(bundles[0], first, against, options), None
     require_same_input([*given, *measured])
     parity = _parity(judged, check, report)
-    compared = None
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         if _is_torch(against):

@@ -50,7 +50,7 @@ FAMILIES = {
 # The default, which tries methods and repairs, on nets that differ in what can be repaired; for
 # the others what is built matters, not how well.
 TRIED = ("lenet5_original", "mobilenet_v2", "se_resnet18", "densenet_40_k12_cifar")
-PLAIN: dict[str, Any] = {"method": Method("percentile"), "repair": ()}
+PLAIN: dict[str, Any] = {"method": Method(name="percentile"), "repair": ()}
 
 
 @pytest.mark.slow
