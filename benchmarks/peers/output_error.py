@@ -5,8 +5,9 @@ With r_i the FP32 logits of image i and d_i what an INT8 file adds to them,
     signal to noise = 10 log10( sum |r_i|^2 / sum |d_i|^2 )     difference = that of two files
 
 and both get the 95 % percentile interval of a bootstrap over the images, drawn alike for both
-files (Efron 1979, Annals of Statistics 7). Images that are crops of few photographs resemble each
-other: the interval is about these crops. Top-1 agreement with FP32 is a proportion; that of
+files (Efron 1979, Annals of Statistics 7). A few images of great noise decide over sums: beside them
+stands what the median image keeps, with the interval of order statistics. Images that are crops of
+few photographs resemble each other: the interval is about these crops. Top-1 agreement with FP32 is a proportion; that of
 two files on the same images is compared as ``convexport.benchmarks.accuracy`` compares accuracies.
 """
 
@@ -28,7 +29,7 @@ from runners import RUNTIMES
 from tools import ONNX, UNQUANTIZED, Tool
 
 from convexport.benchmarks.accuracy import paired_accuracy
-from convexport.benchmarks.statistics import proportion
+from convexport.benchmarks.statistics import percentile, proportion
 from convexport.runtime.files import sha256_of
 
 _RESAMPLES = 10_000
@@ -67,6 +68,14 @@ def decibels(above: Floats, below: Floats, *, seed: int = 0) -> Decibels:
     return Decibels(10 * math.log10(above.sum() / below.sum()), float(low), float(high))
 
 
+def median_decibels(signal: Floats, noise: Floats) -> Decibels:
+    """10 log10(signal / noise) of the median image, and its interval of order statistics."""
+    with np.errstate(divide="ignore"):
+        median = percentile(10 * np.log10(signal / noise), 50)
+    told = (median.value, median.low, median.high)
+    return Decibels(*(each if each is not None and math.isfinite(each) else None for each in told))
+
+
 def compare_outputs(reference: Logits, actual: Logits, first: Logits) -> dict[str, Any]:
     """A file against FP32, and against the first tool's file; above 0 dB it is the better one."""
     signal, noise = energies(reference, actual)
@@ -75,6 +84,7 @@ def compare_outputs(reference: Logits, actual: Logits, first: Logits) -> dict[st
     paired = paired_accuracy(first, actual, truth)
     return {
         "snr_db": asdict(decibels(signal, noise)),
+        "median_db": asdict(median_decibels(signal, noise)),
         "gain_db": asdict(decibels(energies(reference, first)[1], noise)),
         "top1": proportion(agree, len(truth)).to_dict(),
         "gain_pp": {"value": -paired.drop_pp, "low": -paired.high_pp, "high": -paired.low_pp},

@@ -116,11 +116,12 @@ def _errors(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
         top1 = row["top1"]
         agreement = f"{top1['k']}/{top1['n']} ({top1['low']:.1%}–{top1['high']:.1%})"
         gains = ("", "") if first else (_signed(row["gain_db"]), _signed(row["gain_pp"]))
-        yield *place, _interval(row["snr_db"]), gains[0], agreement, gains[1]
+        decibels = _interval(row["snr_db"]), gains[0], _interval(row["median_db"])
+        yield *place, *decibels, agreement, gains[1]
 
 
 def _interval(value: Mapping[str, float | None]) -> str:
-    if value["value"] is None:
+    if None in value.values():
         return "no noise"
     return f"{value['value']:.1f} ({value['low']:.1f}–{value['high']:.1f})"
 
@@ -200,8 +201,8 @@ _TABLES: dict[str, tuple[str, str, _Table]] = {
     ),
     "error": (
         "Error of the outputs",
-        "net | images: | tool | runtime | signal to noise, dB: | gain, dB: | top-1 as FP32: "
-        "| gain, points:",
+        "net | images: | tool | runtime | signal to noise, dB: | gain, dB: "
+        "| of the median image, dB: | top-1 as FP32: | gain, points:",
         _errors,
     ),
     "latency": (

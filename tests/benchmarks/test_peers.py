@@ -161,6 +161,10 @@ def test_a_file_is_compared_with_fp32_and_with_the_first() -> None:
     result = compare_outputs(reference, other, first)
     noise = [((each - reference) ** 2).sum() for each in (first, other)]
     assert result["gain_db"]["value"] == pytest.approx(10 * math.log10(noise[0] / noise[1]))
+    apart = ((other - reference) ** 2).sum(axis=1)
+    median = np.median(10 * np.log10((reference**2).sum(axis=1) / apart))
+    assert result["median_db"]["value"] == pytest.approx(median, abs=0.1)
+    assert result["median_db"]["low"] <= median <= result["median_db"]["high"]
     agree = [(each.argmax(1) == reference.argmax(1)).sum() for each in (first, other)]
     assert result["top1"]["k"] == agree[1]
     assert result["gain_pp"]["value"] == pytest.approx((agree[1] - agree[0]) / 3)
@@ -250,6 +254,7 @@ def test_the_latency_table_pools_samples_and_pairs_processes(tmp_path: Path) -> 
 
     def error(sha256: str, snr: float) -> dict[str, Any]:
         said = {"snr_db": {"value": snr, "low": snr - 1, "high": snr + 1}}
+        said |= {"median_db": said["snr_db"]}
         said |= {"top1": {"k": 9, "n": 10, "low": 0.5, "high": 1}}
         said |= {name: {"value": 0, "low": 0, "high": 0} for name in ("gain_db", "gain_pp")}
         place = {"tool": "nncf-onnx", "runtime": "onnxruntime", "against": "nncf-onnx"}
