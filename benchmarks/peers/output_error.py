@@ -5,10 +5,11 @@ With r_i the FP32 logits of image i and d_i what an INT8 file adds to them,
     signal to noise = 10 log10( sum |r_i|^2 / sum |d_i|^2 )     difference = that of two files
 
 and both get the 95 % percentile interval of a bootstrap over the images, drawn alike for both
-files (Efron 1979, Annals of Statistics 7). A few images of great noise decide over sums: beside them
-stands what the median image keeps, with the interval of order statistics. Images that are crops of
-few photographs resemble each other: the interval is about these crops. Top-1 agreement with FP32 is a proportion; that of
-two files on the same images is compared as ``convexport.benchmarks.accuracy`` compares accuracies.
+files (Efron 1979, Annals of Statistics 7). A few images of great noise decide over sums: beside
+them stands what the median image keeps, with the interval of order statistics. Images that are
+crops of few photographs resemble each other: the interval is about these crops. Top-1 agreement
+with FP32 is a proportion; that of two files on the same images is compared as
+``convexport.benchmarks.accuracy`` compares accuracies.
 """
 
 from __future__ import annotations
