@@ -39,6 +39,7 @@ class TorchSession:
         self, weights: Path, net: Mapping[str, Any], *, runtime: str, threads: int
     ) -> None:
         torch = require_torch(runtime)
+        from convexport.architectures.layers import drop_auxiliary_heads
         from convexport.architectures.registry import create
 
         torch.set_num_threads(threads)
@@ -46,6 +47,7 @@ class TorchSession:
         shape = (channels, height, width)
         with torch.device("meta"):
             module = create(net["name"], num_classes=net["classes"], shape=shape)
+        module = drop_auxiliary_heads(module)  # as the weights, which are those of evaluation
         try:
             state = torch.load(weights, map_location="cpu", weights_only=True)
             module.load_state_dict(state, strict=True, assign=True)
