@@ -127,7 +127,7 @@ def test_a_kept_layer_runs_in_floats(
         asked.append(recipe.kept)
         return session(self, recipe)
 
-    def bound(_: Any) -> float:
+    def bound(_: Any, tries: int) -> float:
         return 0.001 if culprit in asked[-1] else 0.2
 
     monkeypatch.setattr(Trials, "session", remembered)
