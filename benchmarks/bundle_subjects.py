@@ -101,14 +101,12 @@ def subject_of(bundle: Path, manifest: Manifest) -> Subject:
 
 def reference_of(bundle: Path, manifest: Manifest) -> Subject:
     """A bundle's own FP32 graph, of the same input."""
-    return Subject(
+    return replace(
+        subject_of(bundle, manifest),
         label="fp32 reference",
         model=bundle / manifest.reference,
-        provider=manifest.provider,
-        input_name=manifest.input.name,
-        input_shape=_image_shape(label_of(bundle), [manifest.input]),
         sha256=manifest.files[manifest.reference],
-        runtime=manifest.runtime,
+        precision=Subject.precision,
     )
 
 

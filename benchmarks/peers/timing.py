@@ -8,7 +8,7 @@ visits all files in an order of its own; rounds are what a claim rests on.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -59,11 +59,8 @@ def latency(setup: Setup, nets: Iterable[Net], plan: Plan) -> None:
             wanted = {"stage": "latency", "tool": tool.name, "runtime": runtime, **place}
             wanted["round"] = round_
             measure = partial(_measure, setup, net, file, plan, wanted)
-            setup.measured(wanted, partial(_beside, roof, measure))
-
-
-def _beside(roof: dict[str, float], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    return {**roof, **measure()}
+            # What is wanted goes into the row, the roof too; the key is not changed by it.
+            setup.measured({**wanted, **roof}, measure)
 
 
 def _subjects(setup: Setup, net: Net, count: int) -> Iterable[tuple[Tool, Path, str]]:

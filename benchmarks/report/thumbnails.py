@@ -31,7 +31,9 @@ def with_thumbnails(verification: Mapping[str, Any], images: ImageSet) -> dict[s
     An image that cannot be read now keeps its name alone.
     """
     wanted = {each["image"] for each in verification["worst"]}
-    found = {item.name: item for item in images.items if item.name in wanted}
+    found = {
+        name: images.items[index] for index, name in enumerate(images.names()) if name in wanted
+    }
     worst = []
     for each in verification["worst"]:
         item = found.get(each["image"])
@@ -47,7 +49,7 @@ def shown(value: Any) -> str:
 
 
 def _encoded(item: Any) -> str | None:
-    pil = require("PIL.Image", extra="cpu", purpose="small pictures in a report")
+    pil = require("PIL.Image", purpose="small pictures in a report")
     try:
         image = decode(item.content(), Preprocess(), name=item.name).image.convert("RGB")
     except InputError:

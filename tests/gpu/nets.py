@@ -8,6 +8,7 @@ A machine with a GPU that has no more than numpy and tensorrt gets bundles that 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +61,16 @@ def write_net(path: Path, kind: str) -> Path:
     first, second = inner or ("", "")
     text = _BODY.format(type=kind_of_tensor, first=first, second=second, **names)
     model = parser.parse_model(text)
-    for name, value in _values(qdq).items():
-        array = value.astype(dtype) if value.dtype == np.float32 else value
-        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    values = _values(qdq).items()
+    return written(
+        model, {n: v.astype(dtype) if v.dtype == np.float32 else v for n, v in values}, path
+    )
+
+
+def written(model: onnx.ModelProto, values: Mapping[str, np.ndarray], path: Path) -> Path:
+    """The graph with these initializers and named nodes, checked, in a file."""
+    for name, value in values.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
     for node in model.graph.node:
         node.name = f"{node.output[0]}/{node.op_type}"
     onnx.checker.check_model(model, full_check=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import numpy_helper, parser
+from onnx import parser
+
+from tests.gpu.nets import written
 
 CHANNELS = 32  # fewer would not be worth INT8 to TensorRT
 _IN = "qx = QuantizeLinear (input, sx, z) x = DequantizeLinear (qx, sx, z)"
@@ -42,14 +43,7 @@ def write_form(path: Path, form: str) -> Path:
             {FORMS[form]} pool = GlobalAveragePool (r) logits = Flatten<axis = 1> (pool)
         }}""")
     read = {name for node in model.graph.node for name in node.input}
-    for name, value in _values().items():
-        if name in read:
-            model.graph.initializer.append(numpy_helper.from_array(value, name))
-    for node in model.graph.node:
-        node.name = f"{node.output[0]}/{node.op_type}"
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
-    return path
+    return written(model, {n: value for n, value in _values().items() if n in read}, path)
 
 
 def batch_for(form: str, count: int) -> np.ndarray:
