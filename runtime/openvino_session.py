@@ -6,7 +6,7 @@ import sys
 from math import prod
 from pathlib import Path
 from threading import Lock
-from typing import Any, Dict, FrozenSet, List, Mapping
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Tuple
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from convexport.runtime.specs import TensorSpec, require_fitting
 
 DEVICE = "CPU"
 
+# As many graphs as are kept in memory, each compiled for its batch.
+BATCHES = 8
+
 _TELEMETRY = "openvino_telemetry"
 
 
@@ -24,6 +27,10 @@ class OpenvinoSession:
     """A model loaded into OpenVINO on the CPU.
 
     One session may be shared by threads; their calls take turns, since each has all cores.
+
+    A graph of a free batch is compiled for each batch that comes, for 1 while it is loaded and for
+    another in its first run, which takes as long as loading: kernels that know their shapes are up
+    to twice as fast. Beyond ``BATCHES`` of them the others share one that takes any.
 
     Args:
         model: the ``.onnx`` file, loaded by path: external data stays confined to its directory.
@@ -56,7 +63,12 @@ class OpenvinoSession:
             if not graph.outputs:  # an empty file is an empty net to it
                 raise ValueError("the model has no outputs")
             properties = {**_properties(precision, threads), "PERF_COUNT": profile}
-            self._compiled = ov.Core().compile_model(graph, provider, properties)
+            core = ov.Core()
+            self.inputs = tuple(_spec(port) for port in graph.inputs)
+            self.outputs = tuple(_spec(port) for port in graph.outputs)
+            self._compiled = _Compiled(
+                graph, self.inputs, lambda: core.compile_model(graph, provider, properties)
+            )
         except Exception as error:  # OpenVINO's own classes, or whatever became of them
             raise InputError(
                 "E0303",
@@ -66,10 +78,7 @@ class OpenvinoSession:
             ) from error
         self.runtime = f"openvino {ov.__version__.split('-')[0]}"
         self.provider = provider
-        self.inputs = tuple(_spec(port) for port in self._compiled.inputs)
-        self.outputs = tuple(_spec(port) for port in self._compiled.outputs)
         self.metadata = _metadata(graph)
-        self._request = self._compiled.create_infer_request()
         self._turn = Lock()
 
     def run(self, feed: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
@@ -83,10 +92,11 @@ class OpenvinoSession:
             # In a thread of OpenVINO's own, not in the caller's: for each of those it keeps a
             # stream under the thread's id, and a later thread of that id has crashed in it.
             # Inputs are read where they lie.
-            self._request.start_async(dict(feed), share_inputs=True)
-            self._request.wait()
+            request = self._compiled.request_for(feed)
+            request.start_async(dict(feed), share_inputs=True)
+            request.wait()
             return {
-                spec.name: np.array(self._request.get_output_tensor(index).data)
+                spec.name: np.array(request.get_output_tensor(index).data)
                 for index, spec in enumerate(self.outputs)
             }
 
@@ -96,15 +106,53 @@ class OpenvinoSession:
         with self._turn:
             times = {
                 each.node_name: each.real_time.total_seconds() * 1e3
-                for each in self._request.get_profiling_info()
+                for each in self._compiled.latest.get_profiling_info()
                 if str(each.status).endswith(".EXECUTED")
             }
-            nodes = self._compiled.get_runtime_model().get_ordered_ops()
+            model = self._compiled.latest.get_compiled_model().get_runtime_model()
+            nodes = model.get_ordered_ops()
         return [
             _executed(node, times[node.get_friendly_name()])
             for node in nodes
             if node.get_friendly_name() in times
         ]
+
+
+class _Compiled:
+    """A graph, compiled for the batches that its inputs come in.
+
+    Attributes:
+        latest: the request that was given last.
+    """
+
+    def __init__(self, graph: Any, inputs: Tuple[TensorSpec, ...], compiled: Callable[[], Any]):
+        self._graph, self._compiled = graph, compiled
+        fixed = {spec.name: spec.shape[1:] for spec in inputs if _has_free_batch(spec)}
+        # Where the file leaves more free than the batch, the graph stays as it is.
+        self._fixed = fixed if len(fixed) == len(inputs) else {}
+        self._requests: Dict[Tuple[int, ...], Any] = {}
+        self.latest = self._request((1,) * len(self._fixed))
+
+    def request_for(self, feed: Mapping[str, np.ndarray]) -> Any:
+        """Which kept graph a batch runs in never changes, and so neither do its answers."""
+        batches = tuple(len(feed[name]) for name in self._fixed)
+        if batches not in self._requests and len(self._requests) >= BATCHES:
+            batches = (-1,) * len(self._fixed)  # any
+        self.latest = self._request(batches)
+        return self.latest
+
+    def _request(self, batches: Tuple[int, ...]) -> Any:
+        if batches not in self._requests:
+            if self._fixed:
+                shapes = zip(self._fixed.items(), batches)
+                self._graph.reshape({name: [batch, *rest] for (name, rest), batch in shapes})
+            self._requests[batches] = self._compiled().create_infer_request()
+        return self._requests[batches]
+
+
+def _has_free_batch(spec: TensorSpec) -> bool:
+    free = [isinstance(size, str) for size in spec.shape]
+    return free[:1] == [True] and not any(free[1:])
 
 
 def require_device(device: str) -> Any:

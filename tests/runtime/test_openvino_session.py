@@ -84,6 +84,43 @@ def test_it_computes_in_fp32_on_any_batch(model: Path, threads: int) -> None:
 
 
 @installed
+def test_each_batch_has_its_own_graph_but_not_without_end(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_session, "BATCHES", 3)
+    session = OpenvinoSession(model, profile=True)
+    graphs: dict[int, set[str]] = {}
+    for batch in (2, 7, 4, 5, 2, 1, 4, 7):
+        given = feed(batch)
+        outputs = session.run(given)
+        np.testing.assert_allclose(outputs["y"], given["x"] @ WEIGHTS, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(outputs["w"], -given["z"])
+        # Compiling numbers the nodes that are put in.
+        graphs.setdefault(batch, set()).add(str([node["name"] for node in session.executed()]))
+    assert graphs[4] == graphs[5]
+    assert [len(graph) for graph in graphs.values()] == [1] * 5
+    assert len(set.union(*graphs.values())) == 4
+
+
+@installed
+@pytest.mark.parametrize("shape", ["N, C", "N, 2, H", "4, 2"])
+def test_a_graph_with_other_free_dimensions_stays_as_it_is(tmp_path: Path, shape: str) -> None:
+    proto = parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        net (float[{shape}] x, float[N, 2] z) => (float[{shape}] y, float[N, 2] w) {{
+            y = Neg (x)
+            w = Neg (z)
+        }}""")
+    onnx.save(proto, tmp_path / "m.onnx")
+    session = OpenvinoSession(tmp_path / "m.onnx")
+    x = np.ones((4, 2, 3)[: len(shape.split(","))], np.float32)
+    for batch in (1, 3):
+        outputs = session.run({"x": x, "z": np.ones((batch, 2), np.float32)})
+        np.testing.assert_array_equal(outputs["y"], -x)
+        assert outputs["w"].shape == (batch, 2)
+
+
+@installed
 def test_outputs_are_the_callers_and_inputs_stay_as_they_were(model: Path) -> None:
     session = OpenvinoSession(model)
     first, before = feed(3), feed(3)
