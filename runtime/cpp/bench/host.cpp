@@ -208,7 +208,7 @@ LoadSnapshot load_snapshot(const fs::path& root) {
     now.busy_s = *now.total_s - ticks[3] / hertz - ticks[4] / hertz - *now.steal_s;
   }
   tms spent{};
-  times(&spent);
+  (void)times(&spent);  // whose only error is a bad address
   const auto own = spent.tms_utime + spent.tms_stime + spent.tms_cutime + spent.tms_cstime;
   now.own_s = static_cast<double>(own) / hertz;
   now.throttles = throttles(root);

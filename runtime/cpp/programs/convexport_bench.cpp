@@ -102,9 +102,7 @@ int worker(const std::string& request) {
   return convexport::bench::answer(convexport::bench::work, request);
 }
 
-}  // namespace
-
-int main(int count, char** arguments) {
+int command(int count, char** arguments) {
   std::string bundle, request;
   bool as_json = false;
   convexport::bench::Options options;
@@ -146,3 +144,7 @@ int main(int count, char** arguments) {
     return 0;
   });
 }
+
+}  // namespace
+
+int main(int count, char** arguments) { return last_resort(command, count, arguments); }

@@ -26,9 +26,7 @@ void run(const std::string& bundle, const std::vector<std::string>& images, std:
   for (const std::string& image : images) print(image, engine.classify(image, top));
 }
 
-}  // namespace
-
-int main(int count, char** arguments) {
+int command(int count, char** arguments) {
   std::string bundle;
   std::vector<std::string> images;
   std::size_t top = 5;
@@ -47,3 +45,7 @@ int main(int count, char** arguments) {
     return 0;
   });
 }
+
+}  // namespace
+
+int main(int count, char** arguments) { return last_resort(command, count, arguments); }

@@ -21,7 +21,7 @@ const OrtApi& api() { return *convexport::OrtLibrary::get().api; }
 
 void check(OrtStatus* status) {
   if (!status) return;
-  std::fprintf(stderr, "%s\n", api().GetErrorMessage(status));
+  (void)std::fprintf(stderr, "%s\n", api().GetErrorMessage(status));
   std::exit(1);
 }
 
@@ -103,7 +103,7 @@ int main(int count, char** words) {
   const std::string door = count > 1 ? words[1] : "";
   const int needed = door == "first" ? 3 : door == "call" || door == "preprocess" ? 4 : 0;
   if (count != needed) {
-    std::fprintf(stderr, "call BUNDLE SECONDS, first BUNDLE, or preprocess BUNDLE IMAGE\n");
+    (void)std::fprintf(stderr, "call BUNDLE SECONDS, first BUNDLE, or preprocess BUNDLE IMAGE\n");
     return 2;
   }
   try {
@@ -111,10 +111,10 @@ int main(int count, char** words) {
     if (door == "first") first(words[2]);
     if (door == "preprocess") preprocess(words[2], words[3]);
   } catch (const convexport::Error& error) {
-    std::fprintf(stderr, "%s\n", error.what());
+    (void)std::fprintf(stderr, "%s\n", error.what());
     return error.exit_code();
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
+    (void)std::fprintf(stderr, "%s\n", error.what());
     return 1;
   }
 }

@@ -29,6 +29,15 @@ inline void flush_output() {
                           "free some space, or write to another place");
 }
 
+// For a main, out of which nothing may be thrown.
+inline int last_resort(int (*command)(int, char**), int count, char** words) noexcept {
+  try {
+    return command(count, words);
+  } catch (...) {  // not even what went wrong can be said
+    return 1;
+  }
+}
+
 // Parse the words, do the work; the exit code of the command line for what it throws.
 template <typename Work>
 int guarded(CLI::App& app, int count, char** words, Work work) {

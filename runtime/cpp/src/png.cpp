@@ -64,7 +64,7 @@ std::optional<std::string> text_of(const std::string& kind, const std::string& b
   if (body.size() < 2 || language == std::string::npos) return std::nullopt;
   const std::size_t translated = body.find('\0', language + 1);
   if (translated == std::string::npos) return std::nullopt;
-  const std::string text = body.substr(translated + 1);
+  std::string text = body.substr(translated + 1);
   if (body[0] == 0) return text;
   return body[1] == 0 ? inflated(text, name) : std::nullopt;
 }
