@@ -170,5 +170,6 @@ def _batches(report: _Data) -> Iterator[Block]:
     }
     yield by_batch(lines)
     for label, found in batches.items():
-        if found.get("why"):
-            yield Words(f"Batches of {label}", (found["why"],))
+        doubts = (*filter(None, [found.get("why")]), *found.get("reasons", ()))
+        if doubts:
+            yield Words(f"Batches of {label}", doubts)

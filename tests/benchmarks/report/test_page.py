@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from convexport.benchmarks.host import Load
 from convexport.benchmarks.report.charts import Axis, Chart, decades, number, round_ticks
 from convexport.benchmarks.report.document import document
 from convexport.benchmarks.report.headline import headline
@@ -20,6 +21,7 @@ from convexport.benchmarks.report.plots import pareto
 from convexport.benchmarks.report.render import as_markdown, files, overview
 from convexport.benchmarks.report.sections import picture
 from convexport.benchmarks.trace import Trace
+from convexport.benchmarks.watch import Watch, watched
 from convexport.runtime.errors import InputError
 from tests.benchmarks.report.conftest import recording
 
@@ -79,6 +81,20 @@ def test_everything_that_was_measured_is_on_the_page(make_report: Any) -> None:
     assert [each for each in said if each not in text] == []
     two = next(row for row in overview(make_report()).rows if row[0] == "two")
     assert two[1] == "PASS" and two[2].startswith("2.0")
+
+
+def test_doubts_about_parts_and_batches_are_on_the_page(make_report: Any) -> None:
+    report = make_report()
+    before = Elements(page_of(report)).text
+    assert "not watched" in before  # as an older version wrote it
+    load = Load(load_1m=2.0, own=0.5, others=0.3, steal=0.0, throttles=0)
+    watch = Watch(load=load, cpus=2, provider="CPU", traces=(None,), settled=(False,))
+    for name in ("parts", "batches"):
+        report[name]["one"] |= watched(watch)
+    text = Elements(page_of(report)).text
+    assert "not watched" not in text
+    assert len(watch.doubts()) == 2
+    assert [text.count(each) - before.count(each) for each in watch.doubts()] == [2, 2]
 
 
 def test_what_was_not_measured_says_so_and_how(make_report: Any) -> None:
