@@ -10,6 +10,8 @@ import onnx
 import pytest
 import torch
 
+from tests.exporter.labelled import data as data
+from tests.exporter.labelled import tiny as tiny
 from tests.nets import model
 
 
