@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,16 @@ _PRODUCT = re.compile("conv(?!ert)|gemm|matmul|fullyconnected", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Layer:
-    """A node of the file, and what it has to do for one pass.
+    """A node of the file, or several that one kernel stands for, and what a pass has to do.
 
     Attributes:
+        name: of its nodes.
+        nodes: each of these names.
         module: where in the net it comes from: its name without the last part.
     """
 
     name: str
+    nodes: tuple[str, ...]
     module: str
     op: str
     operations: int
@@ -96,6 +99,9 @@ class FileLayers:
             op: what the runtime calls its operator.
         """
         found = [self._by_name[name] for name in names if name in self._by_name]
+        several = {node.output[0]: node for node in found if node.op_type in WEIGHTED}
+        if len(several) > 1:  # as of a classifier's matrices, which OpenVINO may make one kernel
+            return _joined([self._layer(node) for node in several.values()])
         weighted = [node for node in found if node.op_type in WEIGHTED]
         weighted += [owner for node in found if (owner := self._owner(node)) is not None]
         if weighted and _PRODUCT.search(op):
@@ -122,7 +128,8 @@ class FileLayers:
     def _layer(self, node: Any) -> Layer:
         name = node.name or node.output[0]
         moved = 0 if node.op_type in _VIEWS else self._moved(node)
-        return Layer(name, name.rpartition("/")[0], node.op_type, 2 * self._products(node), moved)
+        operations, module = 2 * self._products(node), name.rpartition("/")[0]
+        return Layer(name, (name,), module, node.op_type, operations, moved)
 
     def _moved(self, node: Any) -> int:
         output = node.output[0]
@@ -156,3 +163,14 @@ class FileLayers:
         inner = shapes[node.input[0]]
         transposed = any(each.name == "transA" and each.i for each in node.attribute)
         return math.prod(output) * inner[0 if transposed else -1]
+
+
+def _joined(layers: Sequence[Layer]) -> Layer:
+    """What is between them is moved nonetheless, if not to memory: an upper bound."""
+    return replace(
+        layers[0],
+        name=" + ".join(layer.name for layer in layers),
+        nodes=tuple(layer.name for layer in layers),
+        operations=sum(layer.operations for layer in layers),
+        bytes=sum(layer.bytes for layer in layers),
+    )

@@ -7,7 +7,7 @@ borders, additions, pools) is counted as such.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,10 +50,11 @@ def layer_times(fp32: Path, int8: Path, image: np.ndarray, runtime: str) -> tupl
 
 
 def _by_layer(
-    model: Path, image: np.ndarray, runtime: str, precision: str, weighted: Collection[str]
+    model: Path, image: np.ndarray, runtime: str, precision: str, weighted: AbstractSet[str]
 ) -> dict[str, float]:
     file, found = FileLayers(model, len(image)), defaultdict[str, float](float)
     for kernel in kernels(model, image, runtime=runtime, precision=precision):
         layer = file.of(kernel.originals, kernel.op)
-        found[layer.name if layer is not None and layer.name in weighted else ""] += kernel.ms
+        known = layer is not None and weighted.issuperset(layer.nodes)
+        found[layer.name if layer is not None and known else ""] += kernel.ms
     return dict(found)

@@ -102,7 +102,7 @@ def attributed(executed: Iterable[Kernel], file: FileLayers) -> list[dict[str, A
     rows: dict[str, dict[str, Any]] = {}
     for kernel in executed:
         layer = file.of(kernel.originals, kernel.op)
-        found = layer or Layer(kernel.name, "", kernel.op, 0, 0)
+        found = layer or Layer(kernel.name, (kernel.name,), "", kernel.op, 0, 0)
         key = found.name if layer else f"\0{kernel.name}"
         row = rows.setdefault(key, _row(found, kernel))
         row["ms"] += kernel.ms

@@ -31,7 +31,8 @@ def int8_stages(build: Build, simplified: StageResult, reference: StageResult) -
         if even.facts["pairs"]:
             graphs[True] = (even.directory / EQUALIZED, even)
     files = {each: (model, seen.directory / RANGES) for each, (model, seen) in graphs.items()}
-    return [*done, _quantize(build, files, done, reference)]
+    quantized = _quantize(build, files, done, reference)
+    return [*done, quantized, *([_sign(build, quantized)] if build.target.signed else [])]
 
 
 def half_stages(build: Build, simplified: StageResult, reference: StageResult) -> list[StageResult]:
@@ -163,3 +164,12 @@ def _quantize(
         "units": integer_kernels(cpu_flags()),
     }
     return build.stage("quantize", inputs, produce)
+
+
+def _sign(build: Build, quantized: StageResult) -> StageResult:
+    def produce(out: Path) -> Mapping[str, Any]:
+        from convexport.exporter.signed_stage import signed_stage
+
+        return signed_stage(quantized.directory, out)
+
+    return build.stage("signed", {"from": quantized.key}, produce)

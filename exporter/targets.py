@@ -27,6 +27,8 @@ class Target:
         placement: the name of its Q/DQ rules in ``calibration.placement``.
         graph: the target whose graphs it runs; those are made and compared there, and then once
             more here. Empty for one that has its own.
+        signed: whether its kernels multiply S8 by S8 too, and activations of both signs are S8
+            about zero for it, as ``calibration.signed`` writes them.
         tensorrt: the versions of TensorRT that it may have, as a version specifier; empty for
             other runtimes.
         flavour: which ONNX file is written for those, a name of ``exporter.flavours``; empty
@@ -42,6 +44,7 @@ class Target:
     refusals: Mapping[str, str] = field(default_factory=dict)
     placement: str = ""
     graph: str = ""
+    signed: bool = False
     tensorrt: str = ""
     flavour: str = ""
     device: str = ""
@@ -118,6 +121,7 @@ TARGETS = {
             refusals={"fp16": "x86 CPUs with units for 16-bit floats have them for BF16: --bf16"},
             placement="CPU",
             graph="cpu",
+            signed=True,
         ),
         Target(
             name="cuda",

@@ -50,6 +50,8 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
         clock.append(time.perf_counter())
         del runner  # its memory is not needed any more
         _choose(work, thresholds, name, seen)
+        if options["signed"]:
+            _sign(work.output)
         clock.append(time.perf_counter())
         parts = ("load", "collect", "thresholds", "choose and insert")
         return dict(zip(parts, np.diff(clock).tolist(), strict=True))
@@ -81,6 +83,17 @@ def _choose(work: Work, thresholds: Any, name: str, seen: int) -> None:
 
     best = min((Recipe(method=method) for method in CANDIDATES), key=lost)
     return write(min((best, Recipe(method=best.method, corrected=True)), key=lost))
+
+
+def _sign(path: Path) -> None:
+    """What the target openvino does besides."""
+    import onnx_ir as ir
+
+    from convexport.calibration.signed import sign_activations
+
+    model = ir.load(path)
+    sign_activations(model.graph)
+    path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
 
 def _observed(model: Path, tensors: tuple[str, ...], path: Path) -> tuple[OrtSession, Any]:

@@ -156,14 +156,19 @@ PEERS = (
 
 
 def ours(method: str) -> Tool:
-    """convexport with one of its methods, ``auto``, or ``every``: all methods from one pass."""
+    """convexport with one of its methods, ``auto``, or ``every``: all methods from one pass.
+
+    Args:
+        method: for the target cpu; for the target openvino it ends in ``-openvino``.
+    """
+    name, _, target = method.partition("-")
     return Tool(
         name=f"convexport-{method}",
-        about=f"convexport's target cpu, method {method}, without equalization",
+        about=f"convexport's target {target or 'cpu'}, method {name}, without equalization",
         module="ours",
-        options={"method": method},
+        options={"method": name, "signed": target == "openvino"},
         foreign=False,
-        runtimes=("onnxruntime", "openvino-convexport"),
+        runtimes=("openvino-convexport",) if target == "openvino" else ("onnxruntime",),
     )
 
 
