@@ -55,6 +55,6 @@ def _by_layer(
     file, found = FileLayers(model, len(image)), defaultdict[str, float](float)
     for kernel in kernels(model, image, runtime=runtime, precision=precision):
         layer = file.of(kernel.originals, kernel.op)
-        known = layer is not None and weighted.issuperset(layer.nodes)
+        known = layer is not None and weighted >= {*layer.nodes}
         found[layer.name if layer is not None and known else ""] += kernel.ms
     return dict(found)

@@ -24,11 +24,13 @@ def sign_activations(graph: ir.Graph) -> tuple[str, ...]:
     Returns:
         The names of the tensors that are S8 now.
     """
-    found = [(node, _growth(node)) for node in graph if node.op_type == "QuantizeLinear"]
-    for quantize, growth in found:
-        if growth <= LIMIT:
-            _sign(quantize, growth)
-    return tuple(str(node.inputs[0].name) for node, growth in found if growth <= LIMIT)
+    signed = []
+    for node in graph:
+        if node.op_type == "QuantizeLinear" and (growth := _growth(node)) <= LIMIT:
+            _sign(node, growth)
+            assert node.inputs[0] is not None
+            signed.append(str(node.inputs[0].name))
+    return tuple(signed)
 
 
 def _growth(quantize: ir.Node) -> float:
@@ -53,7 +55,7 @@ def _sign(quantize: ir.Node, growth: float) -> None:
 
 def _rescale(bias: ir.Value | None, growth: float) -> None:
     """A bias at (scale of the input) · (scale of the weight), the former having grown."""
-    dequantize = bias and bias.producer()
+    dequantize = bias.producer() if bias is not None else None
     if dequantize is None:
         return  # it is in floats
     integers, scales, _ = dequantize.inputs
