@@ -33,8 +33,8 @@ VALID, UNSTABLE = "VALID", "UNSTABLE"
 FED_IMAGES, FED_NOISE = "images", "seeded noise"
 
 _CV_LIMIT = 0.05
-_OTHERS_LIMIT = 0.05
-_STEAL_LIMIT = 0.01
+OTHERS_LIMIT = 0.05
+STEAL_LIMIT = 0.01
 _DURATION_S = 10.0
 _MS = 1e6
 
@@ -222,10 +222,10 @@ def machine_doubts(
     # What we did ourselves before the start is in the average: it counts where all else is unknown.
     if load.others is None and load.load_1m is not None and load.load_1m > cpus:
         yield f"load average of {load.load_1m:g} on {cpus} CPUs before the start"
-    if load.others is not None and load.others > _OTHERS_LIMIT:
-        yield f"other processes took {load.others:.1%} of the CPUs (limit {_OTHERS_LIMIT:.0%})"
-    if load.steal is not None and load.steal > _STEAL_LIMIT:
-        yield f"the hypervisor took {load.steal:.1%} of the CPUs (limit {_STEAL_LIMIT:.0%})"
+    if load.others is not None and load.others > OTHERS_LIMIT:
+        yield f"other processes took {load.others:.1%} of the CPUs (limit {OTHERS_LIMIT:.0%})"
+    if load.steal is not None and load.steal > STEAL_LIMIT:
+        yield f"the hypervisor took {load.steal:.1%} of the CPUs (limit {STEAL_LIMIT:.0%})"
     if load.throttles:
         yield f"throttled {load.throttles} times, by heat, current or the CPU quota"
     yield from doubts(traces)

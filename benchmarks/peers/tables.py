@@ -10,10 +10,12 @@ import numpy as np
 from results import Results, Row
 from tools import ONNX, PEERS, PLAIN, UNQUANTIZED, ours
 
+from convexport.benchmarks.latency_result import OTHERS_LIMIT, STEAL_LIMIT
 from convexport.benchmarks.samples import Samples
 from convexport.benchmarks.statistics import percentile, ratio_of_medians
 
-_OTHERS_LIMIT = 0.05
+# Who else may take the CPUs, by the member of ``Load``, and which share of them makes a doubt.
+_TAKERS = {"others": ("other processes", OTHERS_LIMIT), "steal": ("the hypervisor", STEAL_LIMIT)}
 
 
 def write_tables(results: Results) -> str:
@@ -61,14 +63,20 @@ def _conditions(rows: Sequence[Row]) -> Iterator[str]:
     packages = [f"{name} {' and '.join(sorted(versions[name]))}" for name in sorted(versions)]
     days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     yield "; ".join([days, *sorted(hosts), *packages]) + "."
-    loads = [row["load"]["others"] for row in rows if row.get("load")]
-    shares = [load for load in loads if load is not None]
-    if shares and max(shares) > _OTHERS_LIMIT:
-        busy = sum(share > _OTHERS_LIMIT for share in shares)
-        yield (
-            f"UNSTABLE: in {busy} of {len(shares)} runs other processes took more than "
-            f"{_OTHERS_LIMIT:.0%} of the CPUs, up to {max(shares):.0%}."
-        )
+    loads = [row["load"] for row in rows if row.get("load")]
+    for name, (who, limit) in _TAKERS.items():
+        shares = [load[name] for load in loads if load.get(name) is not None]
+        busy = sum(share > limit for share in shares)
+        if busy:
+            yield (
+                f"UNSTABLE: in {busy} of {len(shares)} runs {who} took more than "
+                f"{limit:.0%} of the CPUs, up to {max(shares):.0%}."
+            )
+
+
+def _disturbed(row: Row) -> bool:
+    load = row.get("load") or {}
+    return any((load.get(name) or 0) > limit for name, (_, limit) in _TAKERS.items())
 
 
 def _grouped(rows: Sequence[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
@@ -152,7 +160,7 @@ def _latencies(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
         spread = f"{min(medians.values()):.2f}–{max(medians.values()):.2f}"
         faster = "baseline" if baseline else _times(pairs)
         reached = _share(mine[-1], p50.value)
-        counted = str(len(samples)), str(len(medians))
+        counted = str(len(samples)), str(len(medians)), str(sum(map(_disturbed, mine)))
         parity = ("reference", "") if baseline else _parity(mine[-1]["error"])
         yield *place, value, spread, faster, *parity, reached, *counted
 
@@ -209,7 +217,7 @@ _TABLES: dict[str, tuple[str, str, _Table]] = {
         "Latency",
         "net | batch: | threads: | tool | runtime | p50, ms: | medians of processes: "
         "| times faster: | signal to noise, dB: | top-1 as FP32: | of the INT8 peak: | samples: "
-        "| processes:",
+        "| processes: | disturbed:",
         _latencies,
     ),
 }
