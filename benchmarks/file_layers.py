@@ -102,7 +102,7 @@ class FileLayers:
         several = {node.output[0]: node for node in found if node.op_type in WEIGHTED}
         if len(several) > 1:  # as of a classifier's matrices, which OpenVINO may make one kernel
             return _joined([self._layer(node) for node in several.values()])
-        weighted = [node for node in found if node.op_type in WEIGHTED]
+        weighted = [*several.values()]
         weighted += [owner for node in found if (owner := self._owner(node)) is not None]
         if weighted and _PRODUCT.search(op):
             return self._layer(weighted[0])

@@ -171,7 +171,7 @@ def _fidelity(report: Mapping[str, Any]) -> list[Any]:
         f"largest logit, on {parity['simplify']['images']} images"
     ]
     if "quantize" in parity:
-        lines.append(f"INT8 against the same: {agreed(parity['quantize'])}")
+        lines.append(f"INT8 in ONNX Runtime against the same: {agreed(parity['quantize'])}")
     if "half" in parity:
         lines.append(f"FP16 against the same: {agreed(parity['half'])}")
     where = "on "

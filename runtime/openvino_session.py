@@ -29,8 +29,8 @@ class OpenvinoSession:
     One session may be shared by threads; their calls take turns, since each has all cores.
 
     A graph of a free batch is compiled for each batch that comes, for 1 while it is loaded and for
-    another in its first run, which takes as long as loading: kernels that know their shapes are up
-    to twice as fast. Beyond ``BATCHES`` of them the others share one that takes any.
+    another in its first run, which takes as long as loading: kernels that know their shapes are
+    faster. Beyond ``BATCHES`` of them the others share one that takes any.
 
     Args:
         model: the ``.onnx`` file, loaded by path: external data stays confined to its directory.

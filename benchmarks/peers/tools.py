@@ -161,10 +161,11 @@ def ours(method: str) -> Tool:
     Args:
         method: for the target cpu; for the target openvino it ends in ``-openvino``.
     """
-    name, _, target = method.partition("-")
+    name = method.removesuffix("-openvino")
+    target = "cpu" if name == method else "openvino"
     return Tool(
         name=f"convexport-{method}",
-        about=f"convexport's target {target or 'cpu'}, method {name}, without equalization",
+        about=f"convexport's target {target}, method {name}, without equalization",
         module="ours",
         options={"method": name, "signed": target == "openvino"},
         foreign=False,
