@@ -129,7 +129,7 @@ def stage_line(name: str, facts: Mapping[str, Any]) -> str:
         placed = f"{facts['counts'].get('int8', 0)} nodes in INT8"
         return f"{placed}, {_method(facts['choice'])}, {fidelity(facts['parity'])}"
     if name == "signed":
-        return f"{len(facts['tensors'])} tensors of both signs in S8"
+        return f"tensors of both signs in S8: {len(facts['tensors'])}"
     if name == "half":
         counts, casts = facts["report"]["counts"], facts["report"]["casts"]
         typed = f"{counts['fp16']} of {sum(counts.values())} nodes in FP16, {casts} Casts"
