@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             threads=asked.threads,
             rounds=asked.rounds,
             seconds=asked.seconds,
+            tries=asked.tries,
         )
         timing.latency(setup, nets, plan_)
 
@@ -84,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     latency.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     latency.add_argument("--rounds", type=int, default=5, help="fresh processes of each file")
     latency.add_argument("--seconds", type=float, default=10, help="of each file, over all rounds")
+    latency.add_argument(
+        "--tries", type=int, default=1, help="of a process that other work disturbed, at most"
+    )
     table = stages.add_parser("table", help="write the tables")
     table.add_argument("--results", type=Path, required=True)
     table.add_argument("--table", type=Path, required=True)

@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from convexport.benchmarks.host import describe_host
+from convexport.benchmarks.latency_result import OTHERS_LIMIT, STEAL_LIMIT
 
 Row = dict[str, Any]
+
+# Who else may take the CPUs, by the member of ``Load``, and which share of them makes a doubt.
+TAKERS = {"others": ("other processes", OTHERS_LIMIT), "steal": ("the hypervisor", STEAL_LIMIT)}
 
 # What tells a row from all others of its stage.
 KEYS = {
@@ -60,6 +64,12 @@ class Results:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(whole, allow_nan=False) + "\n")
         return whole
+
+
+def disturbance(row: Mapping[str, Any]) -> float:
+    """What others took of the CPUs, in limits: above 1 the row is disturbed."""
+    load = row.get("load") or {}
+    return max((load.get(name) or 0) / limit for name, (_, limit) in TAKERS.items())
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:

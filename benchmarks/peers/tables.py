@@ -7,15 +7,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from results import Results, Row
+from results import TAKERS, Results, Row, disturbance
 from tools import ONNX, PEERS, PLAIN, UNQUANTIZED, ours
 
-from convexport.benchmarks.latency_result import OTHERS_LIMIT, STEAL_LIMIT
 from convexport.benchmarks.samples import Samples
 from convexport.benchmarks.statistics import percentile, ratio_of_medians
-
-# Who else may take the CPUs, by the member of ``Load``, and which share of them makes a doubt.
-_TAKERS = {"others": ("other processes", OTHERS_LIMIT), "steal": ("the hypervisor", STEAL_LIMIT)}
 
 
 def write_tables(results: Results) -> str:
@@ -64,7 +60,7 @@ def _conditions(rows: Sequence[Row]) -> Iterator[str]:
     days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     yield "; ".join([days, *sorted(hosts), *packages]) + "."
     loads = [row["load"] for row in rows if row.get("load")]
-    for name, (who, limit) in _TAKERS.items():
+    for name, (who, limit) in TAKERS.items():
         shares = [load[name] for load in loads if load.get(name) is not None]
         busy = sum(share > limit for share in shares)
         if busy:
@@ -72,11 +68,12 @@ def _conditions(rows: Sequence[Row]) -> Iterator[str]:
                 f"UNSTABLE: in {busy} of {len(shares)} runs {who} took more than "
                 f"{limit:.0%} of the CPUs, up to {max(shares):.0%}."
             )
-
-
-def _disturbed(row: Row) -> bool:
-    load = row.get("load") or {}
-    return any((load.get(name) or 0) > limit for name, (_, limit) in _TAKERS.items())
+    tries = [row["tries"] for row in rows if "tries" in row]
+    if sum(tries) > len(tries):
+        yield (
+            f"{len(tries)} of the processes are the calmest of up to {max(tries)} tries each, "
+            f"{sum(tries)} in all: one that others disturbed was measured again."
+        )
 
 
 def _grouped(rows: Sequence[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
@@ -160,7 +157,8 @@ def _latencies(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
         spread = f"{min(medians.values()):.2f}–{max(medians.values()):.2f}"
         faster = "baseline" if baseline else _times(pairs)
         reached = _share(mine[-1], p50.value)
-        counted = str(len(samples)), str(len(medians)), str(sum(map(_disturbed, mine)))
+        disturbed = sum(disturbance(row) > 1 for row in mine)
+        counted = str(len(samples)), str(len(medians)), str(disturbed)
         parity = ("reference", "") if baseline else _parity(mine[-1]["error"])
         yield *place, value, spread, faster, *parity, reached, *counted
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from bench_setup import Setup, file_of
 from nets import Net
+from results import disturbance
 from runners import RUNTIMES
 from tools import UNQUANTIZED, Tool
 
@@ -34,6 +35,7 @@ class Plan:
         threads: of the runtime.
         rounds: fresh processes of each file; a claim needs five.
         seconds: each file is measured, over all rounds together.
+        tries: of a process that others disturbed; the calmest counts, whatever it measured.
     """
 
     count: int
@@ -41,6 +43,7 @@ class Plan:
     threads: Sequence[int]
     rounds: int
     seconds: float
+    tries: int = 1
 
 
 def latency(setup: Setup, nets: Iterable[Net], plan: Plan) -> None:
@@ -92,5 +95,11 @@ def _measure(
         "images": str(net.images("evaluation", max(plan.batches)).path),
         "measure": {"duration_s": share_s, "threads": wanted["threads"], "seed": wanted["round"]},
     }
-    answer = setup.ask(request, foreign=RUNTIMES[wanted["runtime"]].foreign)
-    return {"file_sha256": sha256_of(file), **answer}
+    answers: list[dict[str, Any]] = []
+    while len(answers) < plan.tries and (not answers or disturbance(answers[-1]) > 1):
+        answers.append(setup.ask(request, foreign=RUNTIMES[wanted["runtime"]].foreign))
+        if answers[-1]["status"] != "ok":
+            return {"file_sha256": sha256_of(file), **answers[-1]}
+    # By who else ran alone: a choice by the latency would be a choice of the result.
+    calmest = min(answers, key=disturbance)
+    return {"file_sha256": sha256_of(file), "tries": len(answers), **calmest}

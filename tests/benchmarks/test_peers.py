@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,9 +20,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from onnx import numpy_helper
 from output_error import compare_outputs, decibels
 from results import Results
-from tables import write_tables
-
-from convexport.benchmarks.samples import Samples, Warmup
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "peers" / "compare.py"
 Compare = Callable[..., str]
@@ -210,76 +205,3 @@ def test_peak_memory_is_counted_with_descendants() -> None:
     )
     answer = child(code)
     assert answer["status"] == "ok" and 150e6 < answer["peak_bytes"] < 250e6
-
-
-HOST = {"cpu": "a CPU", "cpus": 2, "ram_bytes": 1, "flags": []}
-COMMON = {"net": "n", "images": 8, "date": "2026-01-01", "host": HOST, "status": "ok"}
-
-
-def written(tmp_path: Path, *given: dict[str, Any]) -> list[str]:
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps({**COMMON, **row}) + "\n" for row in given) + '{"cut')
-    return write_tables(Results(path)).splitlines()
-
-
-def test_the_calibration_table_has_ratios_within_rounds(tmp_path: Path) -> None:
-    def row(tool: str, round_: int, seconds: float, **more: Any) -> dict[str, Any]:
-        load = {"others": 0.2}
-        facts = {"seconds": seconds, "peak_bytes": 2e9, "load": load, "versions": {"onnx": "1"}}
-        return {"stage": "calibrate", "tool": tool, "round": round_, **facts, **more}
-
-    lines = written(
-        tmp_path,
-        row("ort-minmax", 0, 4.0),
-        row("ort-minmax", 1, 8.0),
-        row("FP32 pass", 0, 2.0),
-        row("FP32 pass", 1, 4.0),
-        row("ort-entropy", 0, 0, status="out of memory", why="more than 18.0 GB | resident"),
-    )
-    assert "| n | 8 | FP32 pass | 3.0 (2.0–4.0) | 1 | 2,000 | 2 |" in lines
-    assert "| n | 8 | ort-minmax | 6.0 (4.0–8.0) | 2.00 (2.00–2.00) | 2,000 | 2 |" in lines
-    assert any("out of memory: more than 18.0 GB / resident" in line for line in lines)
-    assert any(line.startswith("UNSTABLE: in 5 of 5 runs") for line in lines)
-    assert "2026-01-01; a CPU, 2 cores; onnx 1." in lines
-
-
-def test_the_latency_table_pools_samples_and_pairs_processes(tmp_path: Path) -> None:
-    def row(tool: str, round_: int, milliseconds: float) -> dict[str, Any]:
-        ns = np.full(20, milliseconds * 1e6, np.int64)
-        warmup = Warmup(1.0, 2, 0.5, True)
-        samples = Samples(ns, np.array([20]), np.array([0]), 1, warmup).to_dict()
-        place = {"tool": tool, "runtime": "onnxruntime", "batch": 1, "threads": 1, "round": round_}
-        roof = {"operations": 3_000_000_000, "int8_peak": 2e12}
-        load = {"others": 0.01, "steal": 0.3 if milliseconds == 2 else 0.002}
-        facts = {"samples": samples, "file_sha256": "aa", "load": load}
-        return {"stage": "latency", **facts, **roof, **place}
-
-    def error(sha256: str, snr: float) -> dict[str, Any]:
-        said = {"snr_db": {"value": snr, "low": snr - 1, "high": snr + 1}}
-        said |= {"median_db": said["snr_db"]}
-        said |= {"top1": {"k": 9, "n": 10, "low": 0.5, "high": 1}}
-        said |= {name: {"value": 0, "low": 0, "high": 0} for name in ("gain_db", "gain_pp")}
-        place = {"tool": "nncf-onnx", "runtime": "onnxruntime", "against": "nncf-onnx"}
-        return {"stage": "error", "file_sha256": sha256, "evaluated": 10, **place, **said}
-
-    every = [row("FP32 file", index, 6.0) for index in range(5)]
-    every += [row("nncf-onnx", index, value) for index, value in enumerate((2, 2, 3, 3, 3))]
-    lines = written(tmp_path, *every, error("aa", 20.0), {**error("bb", 30.0), "evaluated": 11})
-    (fast,) = (line for line in lines if "| 1 | 1 | nncf-onnx |" in line)
-    cells = [cell.strip() for cell in fast.split("|")]
-    assert cells[6:8] == ["3.00 (2.00–3.00)", "2.00–3.00"]
-    assert cells[9:15] == ["20.0 (19.0–21.0)", "9/10", "50%", "100", "5", "2"]
-    (doubt,) = (line for line in lines if line.startswith("UNSTABLE"))
-    assert doubt.startswith("UNSTABLE: in 2 of 10 runs the hypervisor took more than 1%")
-    value, low, high = map(float, re.findall(r"[\d.]+", cells[8]))
-    assert_allclose(value, math.exp(np.mean(np.log([3, 3, 2, 2, 2]))), atol=0.01)
-    assert low < value < high
-
-
-def test_a_row_is_measured_again_only_where_it_failed(tmp_path: Path) -> None:
-    results = Results(tmp_path / "rows.jsonl")
-    key = {"stage": "calibrate", "net": "n", "images": 8, "tool": "t", "round": 0}
-    for status, finished in (("failed", False), ("ok", True), ("out of memory", True)):
-        results.add({**key, "status": status})
-        assert (results.find(key) is not None) == finished
-    assert len(results.rows("calibrate")) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -52,17 +51,29 @@ def test_the_matrix_product_is_one(precision: str, monkeypatch: pytest.MonkeyPat
     assert exact.std() > 0.2
 
 
-def test_the_fastest_call_counts() -> None:
-    class Sleeper:
+def test_the_fastest_call_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self) -> float:
+            return self.now
+
+    class Waiter:
         inputs = outputs = (TensorSpec("x", ("N", 1024)),)
         calls = 0
 
         def run(self, feed):
             self.calls += 1
-            time.sleep(0.005 if self.calls % 2 else 0.05)
+            clock.now += 0.005 if self.calls % 2 else 0.05
             return {}
 
-    assert roofline._fastest(Sleeper(), 0.1) == pytest.approx(0.005, rel=0.2)
+    clock, waiter = Clock(), Waiter()
+    monkeypatch.setattr(roofline, "time", clock)
+    assert roofline._fastest(waiter, 1) == pytest.approx(0.005)
+    assert clock.now >= 1
+    hasty = Waiter()
+    assert roofline._fastest(hasty, 0.01) == pytest.approx(0.005)
+    assert hasty.calls == 10
 
 
 def test_a_peak_names_what_reached_it() -> None:
