@@ -2,7 +2,8 @@
 
     python -m convexport.benchmarks.figures NAME... [--out DIR] [--net N]
 
-    startup build digits largest        of the build
+    startup build largest               of the build
+    digits hostile                      of INT8 on images with labels
     interval repeatability overhead     of the meter: what it reads again, and what it costs
     report                              time to write and size of a report
     cpp                                 of the C++ library
@@ -24,14 +25,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from convexport.benchmarks.host import describe_host
 
 _RUNS = 11
 CLI = (sys.executable, "-m", "convexport")
 _LARGEST = ("vgg19", "efficientnet_b7", "resnet1202_cifar")
-_DIGITS = ("lenet5", "resnet20_cifar", "mobilenet_v1_025", "mobilenet_v3_small_050")
 
 
 @dataclass(frozen=True)
@@ -131,22 +130,16 @@ def build(out: Path, nets: Sequence[str]) -> list[str]:
 
 def digits(out: Path, nets: Sequence[str]) -> list[str]:
     """Top-1 of the digits nets on the test split, FP32 reference and INT8, paired."""
-    lines = []
-    for name in nets or _DIGITS:
-        options = ("--int8", "--weights", "digits", "--bench-seconds", "0", "--json", "--offline")
-        places = ("-o", str(out / name), "--cache-dir", str(out / "cache"))
-        done = succeeded(run((*CLI, "build", name, *options, *places)), name)
-        report = json.loads(done.output)["report"]["bundles"][0]
-        accuracy: dict[str, Any] = report["accuracy"]
-        before, after = accuracy["reference"], accuracy["actual"]
-        lines.append(
-            f"{name:<18} FP32 {before['k']}/{before['n']} ({before['share']:.2%}), "
-            f"INT8 {after['k']}/{after['n']} ({after['share']:.2%}), "
-            f"drop {accuracy['drop_pp']:+.2f} points "
-            f"(95 % {accuracy['low_pp']:+.2f} to {accuracy['high_pp']:+.2f}), "
-            f"{report['parity']['quantize']['sqnr_db']:.1f} dB on 64 images"
-        )
-    return lines
+    from convexport.benchmarks.digits_figures import digits as measured
+
+    return measured(out, nets)
+
+
+def hostile(out: Path, nets: Sequence[str]) -> list[str]:
+    """The same of nets with channels of very different size, without repair and with."""
+    from convexport.benchmarks.digits_figures import hostile as measured
+
+    return measured(out, nets)
 
 
 # What a user's own process would do; it prints the seconds of each step.
@@ -237,7 +230,7 @@ def paper(out: Path, nets: Sequence[str]) -> list[str]:
 FIGURES: dict[str, Callable[[Path, Sequence[str]], list[str]]] = {
     figure.__name__: figure
     for figure in (
-        *(startup, build, digits, largest),
+        *(startup, build, digits, hostile, largest),
         *(interval, repeatability, overhead, report, cpp, paper),
     )
 }

@@ -28,8 +28,9 @@ from convexport.calibration.qdq import constant, output_axis
 
 # They keep channels apart and commute with a positive factor a channel.
 _HOMOGENEOUS = frozenset({"Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten"})
-# A channel that is smaller yet is noise; its factor would blow up the next weights.
-_LARGEST_FACTOR = 1e4
+# A channel that is smaller yet is noise; its factor would blow up the next weights. A depthwise
+# operator has a scale a channel, which takes any factor up: there it ends where floats do.
+_LARGEST_FACTOR, _LARGEST_DEPTHWISE = 1e4, 1e7
 # Below a spread of 4, the median channel lacks less than two of its eight bits.
 _WORTHWHILE = 4.0
 _MARGIN = 2.0
@@ -75,7 +76,8 @@ def equalize(
             continue
         magnitude = seen.channels.magnitude.astype(np.float64)
         sizes = {constant(node.inputs[1]).shape[output_axis(node)], _inputs_of(second)}
-        alive = magnitude > seen.magnitude / _LARGEST_FACTOR
+        largest = _LARGEST_DEPTHWISE if _depthwise(second) else _LARGEST_FACTOR
+        alive = magnitude > seen.magnitude / largest
         if sizes != {len(magnitude)} or second.inputs[0] is not between[-1] or not alive.any():
             continue
         spread = seen.magnitude / float(np.median(magnitude[alive]))

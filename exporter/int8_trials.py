@@ -89,7 +89,7 @@ class Trials:
         return decided, precisions
 
     def best(self, method: Method, repairs: Sequence[str]) -> Recipe:
-        """The best method on its own, then each repair where it gains."""
+        """The best method on its own, again in even channels, then with its biases corrected."""
         methods = CANDIDATES if method.name == "auto" else (method,)
         recipes = [Recipe(method=each) for each in methods]
         if len(recipes) == 1 and not repairs:
@@ -97,6 +97,11 @@ class Trials:
         best = max((self._try(recipe) for recipe in recipes), key=_decibels)
         if True in self.graphs:
             best = self._better(best, replace(best.recipe, equalized=True))
+        if best.recipe.equalized:
+            # Uneven channels may have said nothing about the methods.
+            others = [each for each in methods if each != best.recipe.method]
+            tried = [self._try(Recipe(method=each, equalized=True)) for each in others]
+            best = max((best, *tried), key=_decibels)
         if "bias" in repairs:
             best = self._better(best, replace(best.recipe, corrected=True))
         return best.recipe

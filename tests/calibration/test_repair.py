@@ -58,9 +58,9 @@ def test_equalizing_keeps_the_function(activation: str) -> None:
     )
 
 
-@pytest.mark.parametrize("activation", ["Relu", "ReLU6"])
-def test_a_hostile_net_is_repaired(activation: str) -> None:
-    plain, even = chain(activation), chain(activation)
+@pytest.mark.parametrize(("activation", "spread"), [("Relu", 1000), ("ReLU6", 1000), ("Relu", 1e6)])
+def test_a_hostile_net_is_repaired(activation: str, spread: float) -> None:
+    plain, even = chain(activation, spread=spread), chain(activation, spread=spread)
     seen, x = ranges(plain, images(0, 32)), images(1)
     exact = outputs(plain, x)["logits"]
     assert equalize(even, seen)
