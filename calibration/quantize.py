@@ -11,11 +11,11 @@ from convexport.calibration.placement import (
     Placement,
     is_integer,
     quantized_tensors,
-    scale_sources,
     stranded,
 )
 from convexport.calibration.pools import keep_pools_in_floats, pools_to_convolutions
 from convexport.calibration.qdq import Scale, insert_qdq, scale_of
+from convexport.calibration.scale_sources import scale_sources
 from convexport.calibration.thresholds import Method, Threshold, Thresholds
 
 

@@ -20,9 +20,10 @@ from convexport.calibration.guards import census_of_activations, census_of_weigh
 from convexport.calibration.images import ImageSet
 from convexport.calibration.input_range import InputTally, input_doubts
 from convexport.calibration.observed import Outputs, write_observed
-from convexport.calibration.placement import Placement, scale_sources
+from convexport.calibration.placement import Placement
 from convexport.calibration.ranges_file import load_ranges, save_ranges
 from convexport.calibration.repair import equalize
+from convexport.calibration.scale_sources import scale_sources
 from convexport.calibration.sensitivity import Sensitivity
 from convexport.calibration.thresholds import Method, Thresholds
 from convexport.exporter.artifacts import ALL_INT8, CALIBRATION, EQUALIZED, QUANTIZED, RANGES
@@ -59,6 +60,8 @@ class Calibration:
     Attributes:
         images: set the ranges.
         held_out: on these recipes are tried.
+        target: whose runtime compares the graph with the reference.
+        rules: the name of the Q/DQ rules.
         notes: what a user must know about the images.
         progress: told images done and images in all.
         report: told what is being tried.
@@ -71,6 +74,7 @@ class Calibration:
     held_out: HeldOut
     preprocess: Preprocess
     target: Target
+    rules: str
     notes: tuple[str, ...]
     progress: Progress
     report: Callable[[str], None]
@@ -80,8 +84,8 @@ class Calibration:
 
     @cached_property
     def placement(self) -> Placement:
-        """The target's rules."""
-        found: Placement = getattr(placements, self.target.placement)
+        """The rules."""
+        found: Placement = getattr(placements, self.rules)
         return found
 
     def trials(self, graphs: Graphs, scratch: Path) -> Trials:

@@ -31,7 +31,7 @@ def int8_stages(build: Build, simplified: StageResult, reference: StageResult) -
         if even.facts["pairs"]:
             graphs[True] = (even.directory / EQUALIZED, even)
     files = {each: (model, seen.directory / RANGES) for each, (model, seen) in graphs.items()}
-    quantized = _quantize(build, files, done, reference)
+    quantized = _quantize(build, files, done, reference, _rules(build, simplified))
     return [*done, quantized, *([_sign(build, quantized)] if build.target.signed else [])]
 
 
@@ -70,7 +70,7 @@ def flavoured(
     return build.stage("flavour", inputs, produce)
 
 
-def _calibration(build: Build, checkpoint: Path | None = None) -> Any:
+def _calibration(build: Build, checkpoint: Path | None = None, *, rules: str = "") -> Any:
     from convexport.exporter.int8 import Calibration
 
     return Calibration(
@@ -78,6 +78,7 @@ def _calibration(build: Build, checkpoint: Path | None = None) -> Any:
         held_out=_held_out(build),
         preprocess=build.source.preprocess,
         target=build.graph,
+        rules=rules or build.graph.placement,
         notes=build.images.notes,
         progress=build.events.advance,
         report=build.events.detail,
@@ -139,11 +140,27 @@ def _equalize(
     return build.stage("equalize", inputs, produce)
 
 
+def _rules(build: Build, simplified: StageResult) -> str:
+    """The target's own Q/DQ rules; where they choose nothing else, those that made its graphs."""
+    own, shared = build.target.placement, build.graph.placement
+    if own in ("", shared):
+        return shared
+    import onnx_ir as ir
+
+    from convexport.calibration import placement
+    from convexport.calibration.scale_sources import scale_sources
+
+    graph = ir.load(simplified.directory / SIMPLIFIED).graph
+    chosen = [scale_sources(graph, getattr(placement, name)) for name in (own, shared)]
+    return shared if chosen[0] == chosen[1] else own
+
+
 def _quantize(
     build: Build,
     graphs: Mapping[bool, tuple[Path, Path]],
     done: list[StageResult],
     reference: StageResult,
+    rules: str,
 ) -> StageResult:
     def produce(out: Path) -> Mapping[str, Any]:
         from convexport.exporter.int8 import quantize_stage
@@ -151,7 +168,7 @@ def _quantize(
         choice = (options.method, options.repair, options.max_drop)
         # Which channels could be evened out; ``equalized`` says whether that was kept.
         facts = {**done[0].facts, "equalization": done[-1].facts.get("pairs", [])}
-        request = _calibration(build)
+        request = _calibration(build, rules=rules)
         return quantize_stage(graphs, facts, reference.directory, request, choice, out)
 
     options, held_out = build.options, build.images.held_out
@@ -162,6 +179,7 @@ def _quantize(
         "labels": build.source.labels,
         "choice": [asdict(options.method), options.repair, options.max_drop],
         "units": integer_kernels(cpu_flags()),
+        "placement": rules,
     }
     return build.stage("quantize", inputs, produce)
 

@@ -24,7 +24,8 @@ class Target:
         provider: the execution provider that must run it; OpenVINO's device.
         opset: of the ONNX that is written for it.
         precisions: what it runs, and for each where it does not why not.
-        placement: the name of its Q/DQ rules in ``calibration.placement``.
+        placement: the name of its Q/DQ rules in ``calibration.placement``; empty for those of
+            ``graph``. They choose among the tensors that ``graph``'s rules choose.
         graph: the target whose graphs it runs; those are made and compared there, and then once
             more here. Empty for one that has its own.
         signed: whether its kernels multiply S8 by S8 too, and activations of both signs are S8
@@ -119,7 +120,7 @@ TARGETS = {
             opset=18,
             precisions=("fp32", "bf16", "int8"),
             refusals={"fp16": "x86 CPUs with units for 16-bit floats have them for BF16: --bf16"},
-            placement="CPU",
+            placement="OPENVINO",
             graph="cpu",
             signed=True,
         ),

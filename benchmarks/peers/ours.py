@@ -25,16 +25,17 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
     """One pass for the ranges, then thresholds, scales and Q/DQ."""
     import onnx_ir as ir
 
+    from convexport.calibration import placement
     from convexport.calibration.collect import collect
-    from convexport.calibration.placement import CPU, scale_sources
+    from convexport.calibration.scale_sources import scale_sources
     from convexport.calibration.thresholds import CANDIDATES, Thresholds
 
-    name = options["method"]
+    name, rules = options["method"], getattr(placement, options["target"].upper())
     providers()
 
     def run(work: Work) -> dict[str, float]:
         clock = [time.perf_counter()]
-        sources = scale_sources(ir.load(work.model).graph, CPU)
+        sources = scale_sources(ir.load(work.model).graph, rules)
         tensors = tuple(dict.fromkeys(name for group in sources.values() for name in group))
         runner, outputs = _observed(work.model, tensors, work.output.with_suffix(".observed.onnx"))
         clock.append(time.perf_counter())
@@ -46,11 +47,11 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
         if name == "every":  # what one pass gives: the thresholds of all methods
             for method in CANDIDATES:
                 for group in {*sources.values()}:
-                    thresholds.of(group, method, CPU.activations)
+                    thresholds.of(group, method, rules.activations)
         clock.append(time.perf_counter())
         del runner  # its memory is not needed any more
-        _choose(work, thresholds, name, seen)
-        if options["signed"]:
+        _choose(work, thresholds, name, seen, rules)
+        if options["target"] == "openvino":
             _sign(work.output)
         clock.append(time.perf_counter())
         parts = ("load", "collect", "thresholds", "choose and insert")
@@ -59,17 +60,16 @@ def quantizer(options: Mapping[str, Any]) -> Quantize:
     return run
 
 
-def _choose(work: Work, thresholds: Any, name: str, seen: int) -> None:
+def _choose(work: Work, thresholds: Any, name: str, seen: int, rules: Any) -> None:
     """Write the INT8 file: of one method, or of the best on the images that were not seen."""
     import onnx_ir as ir
 
-    from convexport.calibration.placement import CPU
     from convexport.calibration.quantize import Recipe, quantize
     from convexport.calibration.thresholds import CANDIDATES, Method
 
     def write(recipe: Recipe) -> None:
         model = ir.load(work.model)
-        quantize(model, thresholds, recipe, CPU)
+        quantize(model, thresholds, recipe, rules)
         work.output.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
     if name != "auto":

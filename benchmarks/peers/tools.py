@@ -167,7 +167,7 @@ def ours(method: str) -> Tool:
         name=f"convexport-{method}",
         about=f"convexport's target {target}, method {name}, without equalization",
         module="ours",
-        options={"method": name, "signed": target == "openvino"},
+        options={"method": name, "target": target},
         foreign=False,
         runtimes=("openvino-convexport",) if target == "openvino" else ("onnxruntime",),
     )

@@ -4,8 +4,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from convexport.calibration.placement import CPU, TENSORRT, quantized_tensors, scale_sources
+from convexport.calibration.placement import CPU, TENSORRT, quantized_tensors
 from convexport.calibration.quantize import Recipe, quantize
+from convexport.calibration.scale_sources import scale_sources
 from convexport.calibration.thresholds import Method, Thresholds
 from tests.calibration.graphs import decibels, model, outputs, ranges
 

@@ -9,8 +9,9 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from convexport.calibration.histograms import range_of
-from convexport.calibration.placement import CPU, quantized_tensors, scale_sources
+from convexport.calibration.placement import CPU, quantized_tensors
 from convexport.calibration.qdq import insert_qdq, quantize_weight, scale_of
+from convexport.calibration.scale_sources import scale_sources
 from convexport.calibration.thresholds import Method, Threshold, threshold
 from convexport.runtime.ort_session import OrtSession
 

@@ -98,6 +98,25 @@ def test_int8_passes_its_gate_and_shares_the_cpus_stages(
 
 
 @installed
+def test_what_follows_a_convolution_is_not_rounded_before_it(
+    invoke: Any, quick: Quick, home: Path
+) -> None:
+    """MobileNet v3 has hard swishes and gates, which OpenVINO computes within convolutions."""
+    net = ("build", "mobilenet_v3_small_050", "--weights", "digits", "--int8", *quick)
+    assert invoke(*net, "-o", "cpu").code == 0
+    done = invoke(*net, "--target", "openvino", "-o", "openvino")
+    assert done.code == 0, done.err
+    seen = [read(home / target, "calibration") for target in ("cpu", "openvino")]
+    # From the same pass over the images, another choice of tensors.
+    assert seen[0]["fingerprint"] == seen[1]["fingerprint"]
+    assert {*seen[1]["thresholds"]} < {*seen[0]["thresholds"]}
+    stages = {each["name"]: each["cached"] for each in read(home / "openvino", "report")["stages"]}
+    assert stages["calibrate"] and not stages["quantize"]
+    lost = [read(home / target, "manifest")["parity"] for target in ("cpu", "openvino")]
+    assert lost[1]["target"]["artefact"]["sqnr_db"] > lost[0]["quantize"]["sqnr_db"] - 1
+
+
+@installed
 def test_a_budget_is_counted_again_where_the_net_runs(
     invoke: Any, refused: Refused, quick: Quick, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
