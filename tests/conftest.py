@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from convexport import cli
 
 # Tests that import ONNX Runtime themselves must not report to its maker either.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# How long an example takes tells of the machine, and of who else is on it.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from convexport.benchmarks.samples import Samples, Warmup, pack, unpack
 from convexport.runtime.errors import InputError
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1)))
 def test_packed_arrays_come_back(values: list[int]) -> None:
     assert unpack(pack(np.array(values, dtype=np.int64))).tolist() == values

@@ -68,7 +68,7 @@ def test_interval_is_that_of_all_ranks_tried(n: int, percent: float) -> None:
     assert (found.low, found.high) == _ranks(n, percent / 100)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(-1000, 1000), min_size=72, max_size=300))
 def test_value_is_the_sorted_index(samples: list[int]) -> None:
     n = len(samples)

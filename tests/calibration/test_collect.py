@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -49,7 +49,6 @@ def test_every_batch_counts_once() -> None:
     assert sum(told) == 9
 
 
-@settings(deadline=None)
 @given(FINITE)
 def test_each_value_lies_in_its_bin(values: np.ndarray) -> None:
     seen = range_of(values)
@@ -60,7 +59,6 @@ def test_each_value_lies_in_its_bin(values: np.ndarray) -> None:
         assert inside.sum() == seen.counts[index]
 
 
-@settings(deadline=None)
 @given(FINITE, FINITE)
 def test_merging_is_seeing_both(first: np.ndarray, second: np.ndarray) -> None:
     merged = range_of(first).merge(range_of(second))

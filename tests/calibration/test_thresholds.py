@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -17,7 +17,6 @@ VALUES = arrays.arrays(
 )
 
 
-@settings(deadline=None)
 @given(VALUES, st.floats(50.1, 100))
 def test_a_percentile_covers_that_share_and_little_more(values: np.ndarray, p: float) -> None:
     covered = percentile_of(range_of(values), p)

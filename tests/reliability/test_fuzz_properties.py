@@ -29,7 +29,7 @@ from convexport.runtime.errors import ConvexportError, InputError, UsageError
 from convexport.runtime.files import json_bytes, read_json
 from convexport.runtime.specs import Preprocess, TensorSpec
 
-many = settings(deadline=None, max_examples=100, derandomize=True)
+many = settings(max_examples=100, derandomize=True)
 NUMBERS = st.one_of(st.integers(), st.floats(), st.just(10**400))
 JSON = st.recursive(
     st.none() | st.booleans() | NUMBERS | st.text(),

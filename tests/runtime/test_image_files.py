@@ -111,7 +111,7 @@ def test_cut_files_are_refused(kind: str) -> None:
         assert caught.value.code in ("E0313", "E0314")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_damage_gives_our_errors_or_an_image(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM"]))

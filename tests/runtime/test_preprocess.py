@@ -222,7 +222,7 @@ def test_resizing_averages_over_what_it_drops(
     assert np.abs(have - want.transpose(2, 0, 1)).max() < 1.2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 600), st.integers(1, 600), st.integers(1, 96))
 def test_the_longer_side_is_cut_to_an_integer(width: int, height: int, side: int) -> None:
     short, long = min(width, height), max(width, height)
