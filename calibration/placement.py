@@ -78,8 +78,8 @@ CPU = Placement(
 )
 
 # OpenVINO on a CPU: the same but for activations, which it computes within the convolution. Q/DQ
-# before or within them keep it from that: EfficientNet-B0 took a quarter longer. It chooses among
-# the CPU's tensors, whose ranges serve both.
+# before or within them keep it from that, and round once more. It chooses among the CPU's tensors,
+# whose ranges serve both.
 OPENVINO = replace(
     CPU,
     fused=ACTIVATIONS | {"HardSigmoid", "HardSwish", "LeakyRelu", "Sigmoid", "Tanh", SILU},

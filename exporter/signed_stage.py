@@ -1,4 +1,4 @@
-"""The stage of targets that multiply S8 by S8: the CPU's Q/DQ, about zero where that fits."""
+"""The stage of targets that multiply S8 by S8: the INT8 file, about zero where that fits."""
 
 from __future__ import annotations
 
